@@ -1,0 +1,1 @@
+"""The gateway: one service over the models of one repository, behind gRPC and HTTP."""

@@ -1,0 +1,49 @@
+"""Backends: what computes a batch of rows. One file each; all pass one conformance suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from serving.calls import Tensors
+from serving.manifest import Manifest
+
+BACKENDS: dict[str, str] = {
+    "onnxruntime": "serving.backends.onnxruntime:OnnxRuntimeBackend",
+}
+"""Backends by name, as import strings that are resolved on use."""
+
+
+class Backend(Protocol):
+    """An engine that holds graphs and computes batches of their rows."""
+
+    async def index(self) -> Sequence[Manifest]:
+        """Manifests of every graph in the repository, loaded or not; broken ones are left out and logged."""
+
+    async def load(self, graph: str, version: int) -> None:
+        """Make one version of a graph ready.
+
+        Raises `ServingError` NOT_FOUND where there is none, FAILED_PRECONDITION where its file does not
+        match its digest or does not load, UNAVAILABLE where the device asked for is not to be had.
+        """
+
+    async def unload(self, graph: str, version: int) -> None:
+        """Let go of one version of a graph; unknown ones are ignored."""
+
+    def ready(self, graph: str, version: int) -> bool:
+        """Whether that version of the graph can be called now."""
+
+    def instances(self, graph: str) -> int:
+        """How many calls to the graph run at a time; more are of no use."""
+
+    async def infer(self, graph: str, version: int, inputs: Tensors) -> Tensors:
+        """One call: inputs by name, each [rows, ...]; outputs likewise.
+
+        Raises `ServingError` UNAVAILABLE where the version is not loaded or the engine is gone.
+        """
+
+    def describe(self) -> Mapping[str, Any]:
+        """What it runs on, for logs and `--print-config`: device, providers, version, threads."""
+
+    async def close(self) -> None:
+        """Let go of everything; calls under way finish first."""

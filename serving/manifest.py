@@ -1,0 +1,339 @@
+"""The contract of a model repository: what one graph is, needs and gives.
+
+A `Manifest` is rendered to the `config.pbtxt` of Triton and parsed back from it, or from the
+`ModelConfig` message that Triton's gRPC port returns. What Triton has no field for stands in the
+`parameters` of the configuration as flat `atelier.*` keys with string values (JSON where they are
+not plain text), so a gateway that sees a bare Triton learns as much as one that reads the folder.
+
+Conventions that every graph keeps:
+
+- The first axis of every tensor is the batch; shapes here leave it out. `-1` is a dynamic axis.
+- Images are float32, channels first, within `value_range`.
+- Inputs by name: `latent` (drawn from a standard normal prior), `noise` (standard normal, zero for the
+  mean), `class_id` (int64, shape [1]), `image`, and for denoisers `x` and `noise_level` (shape [1]).
+- Outputs by role: `sample` of a generator or decoder, `prediction` of a denoiser, `mean` and
+  `log_variance` of an encoder, `translated` of a translator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+PREFIX = "atelier."
+
+Dtype = Literal["float32", "int64"]
+Task = Literal["generate", "translate", "inpaint", "upscale", "denoise", "encode", "decode", "score"]
+Prediction = Literal["epsilon", "x0", "v", "edm", "flow"]
+Schedule = Literal["vp_linear", "vp_cosine", "edm", "flow"]
+
+_TRITON_DTYPES: dict[Dtype, str] = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
+_DTYPES: dict[str, Dtype] = {triton: ours for ours, triton in _TRITON_DTYPES.items()}
+
+
+class ManifestError(ValueError):
+    """A configuration that is not a manifest of ours: names the graph, the key and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """One input or output of a graph."""
+
+    name: str
+    """Name of the tensor in the ONNX graph."""
+    dtype: Dtype = "float32"
+    """Element type."""
+    shape: tuple[int, ...]
+    """Shape of one row, without the batch axis; -1 is a dynamic axis."""
+    multiple_of: int = 1
+    """What every dynamic axis must be divisible by."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ManifestError("a tensor has no name: give it the name it bears in the ONNX graph")
+        if self.dtype not in _TRITON_DTYPES:
+            raise ManifestError(f"tensor {self.name!r} has dtype {self.dtype!r}, not one of float32, int64")
+        if any(axis == 0 or axis < -1 for axis in self.shape):
+            raise ManifestError(
+                f"tensor {self.name!r} has shape {list(self.shape)}: axes are positive, or -1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameterization:
+    """What a denoiser predicts, and so how its output becomes the denoised image."""
+
+    prediction: Prediction
+    """`epsilon` (Ho et al. 2020), `x0`, `v` (Salimans and Ho 2022), `edm` (Karras et al. 2022) or `flow`
+    (rectified flow, Liu et al. 2023)."""
+    sigma_data: float = 0.5
+    """Standard deviation of the data, for `edm` preconditioning."""
+
+    def __post_init__(self) -> None:
+        if self.prediction not in get_args(Prediction):
+            raise ManifestError(
+                f"parameterization {self.prediction!r} is not one of {', '.join(get_args(Prediction))}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseSchedule:
+    """The noise levels a denoiser was trained on, as sigma = noise / signal amplitude."""
+
+    kind: Schedule
+    """`vp_linear` and `vp_cosine` are variance preserving with discrete timesteps; `edm` has noise levels
+    alone; `flow` mixes image and noise linearly, sigma = t / (1 - t)."""
+    sigma_min: float
+    """Least noise level."""
+    sigma_max: float
+    """Greatest noise level, from which sampling starts."""
+    rho: float = 7.0
+    """Exponent of the Karras spacing, for `edm`."""
+    timesteps: int = 1000
+    """Number of training timesteps, for the variance-preserving kinds."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Schedule):
+            raise ManifestError(f"noise schedule {self.kind!r} is not one of {', '.join(get_args(Schedule))}")
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ManifestError(
+                f"noise schedule needs 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How to draw images from a denoiser."""
+
+    parameterization: Parameterization
+    """How the prediction is read."""
+    schedule: NoiseSchedule
+    """The noise levels it knows."""
+    sampler: str
+    """Default sampler, by its name in `serving.samplers`."""
+    steps: int
+    """Default number of steps."""
+    guidance_scale: float = 1.0
+    """Default scale of classifier-free guidance; 1 is none."""
+    max_steps: int = 1000
+    """Most steps that a request may ask for."""
+    clip_denoised: bool = False
+    """Whether the denoised image is clipped to the value range at each step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionRecord:
+    """What is known of one published version of a graph."""
+
+    sha256: str
+    """Digest of the model file."""
+    max_abs_error: float
+    """Largest absolute difference to torch seen when it was exported."""
+    created: str = ""
+    """When it was published, ISO 8601 in UTC."""
+    min_rows: int = 1
+    """Rows below which a batch is padded so that a row's result never depends on its batch mates."""
+    quality: Mapping[str, float] = field(default_factory=dict)
+    """Measured figures of the model, by name, as `atelier evaluate` found them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything the gateway knows of one graph. Group by `model`, tell apart by `role`."""
+
+    graph: str
+    """Name of the graph: the folder's name in the repository and Triton's model name."""
+    model: str
+    """Public model that the graph belongs to."""
+    role: str
+    """`generator`, `decoder`, `encoder`, `denoiser`, or a direction such as `a_to_b`."""
+    family: str
+    """Family that trained it, for people to read."""
+    tasks: tuple[Task, ...]
+    """What the public model can be asked to do; the same in all of its graphs."""
+    roles: tuple[str, ...]
+    """All roles of the public model: a version is served when every one of them has it."""
+    inputs: tuple[TensorSpec, ...]
+    """Inputs of the graph."""
+    outputs: tuple[TensorSpec, ...]
+    """Outputs of the graph."""
+    max_batch_size: int = 64
+    """Most rows in one call."""
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    """Values of black and white in image tensors."""
+    class_labels: tuple[str, ...] = ()
+    """Names of the classes in the order of their ids; empty for an unconditional model."""
+    sampling: Sampling | None = None
+    """How to sample, for a `denoiser`."""
+    levels: int = 256
+    """Number of grey levels in the training data."""
+    domains: tuple[str, ...] = ()
+    """Names of the domains of a translator, a then b."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Training set, licence and such, shown to clients as it stands."""
+    versions: Mapping[int, VersionRecord] = field(default_factory=dict)
+    """Published versions."""
+
+    def __post_init__(self) -> None:
+        for name in ("graph", "model", "role"):
+            value = getattr(self, name)
+            if not value or not all(c.isalnum() or c in "_-" for c in value):
+                raise ManifestError(
+                    f"{name} {value!r} must be letters, digits, '_' and '-' alone, as it names a folder"
+                )
+        if self.role not in self.roles:
+            raise ManifestError(f"{self.graph}: role {self.role!r} is not among roles {list(self.roles)}")
+        if self.max_batch_size < 1:
+            raise ManifestError(f"{self.graph}: max_batch_size must be at least 1, got {self.max_batch_size}")
+        if self.role == "denoiser" and self.sampling is None:
+            raise ManifestError(
+                f"{self.graph}: a denoiser needs `sampling`, its schedule and parameterization"
+            )
+        unknown = set(self.tasks) - set(get_args(Task))
+        if unknown:
+            raise ManifestError(f"{self.graph}: unknown tasks {sorted(unknown)}")
+
+    def input(self, name: str) -> TensorSpec | None:
+        """The input of that name, if the graph has it."""
+        return next((spec for spec in self.inputs if spec.name == name), None)
+
+    def output(self, name: str) -> TensorSpec | None:
+        """The output of that name, if the graph has it."""
+        return next((spec for spec in self.outputs if spec.name == name), None)
+
+
+def to_config(manifest: Manifest) -> Any:
+    """The manifest as Triton's `ModelConfig` message."""
+    config = model_config_pb2.ModelConfig(
+        name=manifest.graph, backend="onnxruntime", max_batch_size=manifest.max_batch_size
+    )
+    for specs, tensors in ((manifest.inputs, config.input), (manifest.outputs, config.output)):
+        for spec in specs:
+            tensor = tensors.add()
+            tensor.name = spec.name
+            tensor.data_type = model_config_pb2.DataType.Value(_TRITON_DTYPES[spec.dtype])
+            tensor.dims.extend(spec.shape)
+    config.dynamic_batching.SetInParent()
+    for key, value in _parameters(manifest).items():
+        config.parameters[PREFIX + key].string_value = value
+    return config
+
+
+def render(manifest: Manifest) -> str:
+    """The manifest as the text of a `config.pbtxt`."""
+    header = "# Written by `atelier export`; change the recipe and export again rather than this file.\n"
+    return header + str(text_format.MessageToString(to_config(manifest)))
+
+
+def parse(text: str, graph: str) -> Manifest:
+    """The manifest in the text of the `config.pbtxt` of `graph`.
+
+    Raises `ManifestError` where the text is not a configuration or lacks the `atelier.*` keys.
+    """
+    try:
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise ManifestError(f"{graph}: config.pbtxt does not parse: {error}") from error
+    if not config.name:
+        config.name = graph
+    if config.name != graph:
+        raise ManifestError(f"{graph}: config.pbtxt is named {config.name!r}; it must be the folder's name")
+    return from_config(config)
+
+
+def from_config(config: Any) -> Manifest:
+    """The manifest in Triton's `ModelConfig` message; raises `ManifestError` for a model that is not ours."""
+    values = {
+        key.removeprefix(PREFIX): parameter.string_value
+        for key, parameter in config.parameters.items()
+        if key.startswith(PREFIX)
+    }
+    if "model" not in values:
+        raise ManifestError(f"{config.name}: no {PREFIX}model parameter: not a graph that atelier published")
+    try:
+        return _from_values(config, values)
+    except ManifestError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise ManifestError(f"{config.name}: cannot read the {PREFIX}* parameters: {error!r}") from error
+
+
+def _parameters(manifest: Manifest) -> dict[str, str]:
+    values = {
+        "model": manifest.model,
+        "role": manifest.role,
+        "family": manifest.family,
+        "task": json.dumps(manifest.tasks),
+        "roles": json.dumps(manifest.roles),
+        "value_range": json.dumps(manifest.value_range),
+        "levels": str(manifest.levels),
+    }
+    if manifest.class_labels:
+        values["class_labels"] = json.dumps(manifest.class_labels, ensure_ascii=False)
+    if manifest.domains:
+        values["domains"] = json.dumps(manifest.domains, ensure_ascii=False)
+    if manifest.sampling:
+        sampling = dataclasses.asdict(manifest.sampling)
+        values["parameterization"] = json.dumps(sampling.pop("parameterization"))
+        values["schedule"] = json.dumps(sampling.pop("schedule"))
+        values["sampling"] = json.dumps(sampling)
+    if manifest.metadata:
+        values["metadata"] = json.dumps(dict(manifest.metadata), ensure_ascii=False, sort_keys=True)
+    multiples = {spec.name: spec.multiple_of for spec in manifest.inputs if spec.multiple_of != 1}
+    if multiples:
+        values["multiple_of"] = json.dumps(multiples)
+    for version, record in sorted(manifest.versions.items()):
+        values[f"version.{version}"] = json.dumps(dataclasses.asdict(record), sort_keys=True)
+    return values
+
+
+def _from_values(config: Any, values: Mapping[str, str]) -> Manifest:
+    multiples = json.loads(values.get("multiple_of", "{}"))
+    sampling = None
+    if "sampling" in values:
+        sampling = Sampling(
+            parameterization=Parameterization(**json.loads(values["parameterization"])),
+            schedule=NoiseSchedule(**json.loads(values["schedule"])),
+            **json.loads(values["sampling"]),
+        )
+    low, high = json.loads(values["value_range"])
+    return Manifest(
+        graph=config.name,
+        model=values["model"],
+        role=values["role"],
+        family=values["family"],
+        tasks=tuple(json.loads(values["task"])),
+        roles=tuple(json.loads(values["roles"])),
+        inputs=tuple(_spec(tensor, multiples) for tensor in config.input),
+        outputs=tuple(_spec(tensor, {}) for tensor in config.output),
+        max_batch_size=config.max_batch_size,
+        value_range=(low, high),
+        class_labels=tuple(json.loads(values.get("class_labels", "[]"))),
+        sampling=sampling,
+        levels=int(values["levels"]),
+        domains=tuple(json.loads(values.get("domains", "[]"))),
+        metadata=json.loads(values.get("metadata", "{}")),
+        versions={
+            int(key.removeprefix("version.")): VersionRecord(**json.loads(value))
+            for key, value in values.items()
+            if key.startswith("version.")
+        },
+    )
+
+
+def _spec(tensor: Any, multiples: Mapping[str, int]) -> TensorSpec:
+    triton_dtype = model_config_pb2.DataType.Name(tensor.data_type)
+    if triton_dtype not in _DTYPES:
+        raise ManifestError(f"tensor {tensor.name!r} is {triton_dtype}, not one of {', '.join(_DTYPES)}")
+    return TensorSpec(
+        name=tensor.name,
+        dtype=_DTYPES[triton_dtype],
+        shape=tuple(tensor.dims),
+        multiple_of=multiples.get(tensor.name, 1),
+    )

@@ -1,0 +1,1 @@
+"""What each request becomes: a generator of calls. A new way of asking is one file here."""

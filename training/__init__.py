@@ -1,0 +1,1 @@
+"""Training of generative image models: data, families, the loop and its checkpoints."""
