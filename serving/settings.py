@@ -1,0 +1,191 @@
+"""Settings of the gateway: a TOML file, then `ATELIER_*` variables, then flags; the last that speaks wins."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+ENVIRONMENT_PREFIX = "ATELIER_"
+CONFIG_VARIABLE = "ATELIER_CONFIG"
+
+# Kubernetes puts ATELIER_SERVICE_HOST, ATELIER_PORT_8080_TCP and so on into every container beside a
+# Service that is called `atelier`: these are nobody's settings.
+_SERVICE_LINK = re.compile(r"(SERVICE_(HOST|PORT)|PORT)(_.*)?")
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used: names where it came from, its value and the remedy."""
+
+
+class Settings(BaseModel):
+    """What the gateway is told when it starts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    repository: Path = Path("model_repository")
+    """Folder of the model repository."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for every interface."""
+    http_port: int = Field(default=8080, ge=0, le=65535)
+    """Port of HTTP; 0 takes a free one."""
+    grpc_port: int = Field(default=8081, ge=0, le=65535)
+    """Port of gRPC; 0 takes a free one."""
+    metrics_port: int = Field(default=8082, ge=0, le=65535)
+    """Port of /metrics; 0 takes a free one."""
+    backend: str = "onnxruntime"
+    """Engine that computes, by its name in `serving.backends`."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where graphs run; auto takes a GPU if there is one, cuda is not ready without."""
+    instances: int = Field(default=0, ge=0, le=256)
+    """Calls that run at a time; 0 for one a core."""
+    threads: int = Field(default=1, ge=1, le=256)
+    """Threads within one call."""
+    picture_threads: int = Field(default=2, ge=1, le=64)
+    """Threads that encode and decode pictures."""
+    max_count: int = Field(default=256, ge=1)
+    """Most images that one request may ask for."""
+    max_images: int = Field(default=64, ge=1)
+    """Most images that one request may bring."""
+    max_image_pixels: int = Field(default=4_194_304, ge=1)
+    """Most pixels of one image, given or made."""
+    max_message_bytes: int = Field(default=67_108_864, ge=65_536)
+    """Largest request, in bytes."""
+    max_pending_rows: int = Field(default=4096, ge=1)
+    """Rows that may be under way at a time; requests beyond are refused at the door."""
+    max_batch_bytes: int = Field(default=67_108_864, ge=1)
+    """Input bytes beyond which a batch takes no more rows."""
+    default_deadline: float = Field(default=300.0, gt=0)
+    """Seconds that a request may take where its client sets no deadline."""
+    shutdown_grace: float = Field(default=10.0, ge=0)
+    """Seconds that requests under way are given when the gateway stops."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is logged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedSettings:
+    """Settings, and who said each of them."""
+
+    settings: Settings
+    """The values."""
+    sources: Mapping[str, str]
+    """Where each value comes from: `default`, the file's path, the variable or the flag."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """A command-line flag of one setting."""
+
+    name: str
+    """As it is typed, for example `--http-port`."""
+    key: str
+    """Field of `Settings`."""
+    help: str
+    """What it does, with its default."""
+    choices: tuple[str, ...] | None
+    """Allowed values, where they can be counted."""
+
+
+def flags() -> list[Flag]:
+    """A flag for each setting, in their order; a flag that is not given must stay None."""
+    return [
+        Flag(
+            name=flag_name(key),
+            key=key,
+            help=f"{(field.description or '').rstrip('.')} (default: {field.default})",
+            choices=tuple(map(str, get_args(field.annotation))) or None,
+        )
+        for key, field in Settings.model_fields.items()
+    ]
+
+
+def flag_name(key: str) -> str:
+    """The flag of a field: `http_port` is `--http-port`."""
+    return "--" + key.replace("_", "-")
+
+
+def load_settings(
+    given: Mapping[str, Any] | None = None,
+    *,
+    config: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> ResolvedSettings:
+    """Settings from a file (`config`, else ATELIER_CONFIG), the environment and `given` flags by key.
+
+    Flags that are None were not given. Raises `SettingsError`.
+    """
+    if config is None and environment.get(CONFIG_VARIABLE):
+        config = Path(environment[CONFIG_VARIABLE])
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(Settings.model_fields, "default")
+    layers = [
+        _from_file(config) if config is not None else {},
+        _from_environment(environment),
+        {key: (flag_name(key), value) for key, value in (given or {}).items() if value is not None},
+    ]
+    for layer in layers:
+        for key, (source, value) in layer.items():
+            if key not in Settings.model_fields:
+                raise SettingsError(f"{source}: no setting {key!r}; {_nearest(key, Settings.model_fields)}")
+            values[key], sources[key] = value, source
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_reasons(error, values, sources))) from error
+    return ResolvedSettings(settings=settings, sources=sources)
+
+
+def describe(resolved: ResolvedSettings) -> str:
+    """Every setting with its value and where it comes from, as TOML that `--config` takes."""
+    lines = [
+        (f"{key} = {json.dumps(value)}", resolved.sources[key])
+        for key, value in resolved.settings.model_dump(mode="json").items()
+    ]
+    width = max(len(line) for line, _ in lines)
+    return "\n".join(f"{line:<{width}}  # {source}" for line, source in lines) + "\n"
+
+
+def _from_file(path: Path) -> dict[str, tuple[str, Any]]:
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from error
+    return {key: (str(path), value) for key, value in document.items()}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
+    """Variables of ours. Strangers under the same prefix are let be, unless they look like a slip of one."""
+    found = {}
+    for variable, value in environment.items():
+        name = variable.removeprefix(ENVIRONMENT_PREFIX)
+        if name == variable or variable == CONFIG_VARIABLE or _SERVICE_LINK.fullmatch(name):
+            continue
+        key = name.lower()
+        if key in Settings.model_fields or difflib.get_close_matches(key, Settings.model_fields, cutoff=0.75):
+            found[key] = (variable, value)
+    return found
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+
+
+def _reasons(error: ValidationError, values: Mapping[str, Any], sources: Mapping[str, str]) -> list[str]:
+    return [
+        f"{sources[key]}: {key} = {values[key]!r}: {detail['msg']}"
+        for detail in error.errors()
+        for key in [str(detail["loc"][0])]
+    ]
