@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -121,7 +122,7 @@ def cached_judge(images: Images, labels: Labels, *, key: str) -> Judge:
     if path.exists():
         try:
             network.load_state_dict(load_file(path))
-        except (RuntimeError, ValueError, OSError):
+        except (SafetensorError, RuntimeError):
             path.unlink()  # cut short or of an older shape: train it again
         else:
             return Judge(network=network.eval().requires_grad_(False))
