@@ -88,7 +88,9 @@ class Batch:
 class ImageData(Protocol):
     """Images by index."""
 
-    spec: DataSpec
+    @property
+    def spec(self) -> DataSpec:
+        """What they are."""
 
     def __len__(self) -> int:
         """Number of images (of the larger domain, where there are two)."""
