@@ -1,0 +1,80 @@
+"""Sampling in torch, for the grid that a run shows of itself and for pairs to distil from.
+
+Published models are sampled by `serving.samplers`; these two samplers are here so that training needs
+nothing of serving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from training.families.diffusion.settings import DiffusionSettings
+from training.preconditioning import BETAS, SCALINGS, noise_level, vp_sigmas
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""(x [n, c, h, w], sigma []) to the denoised image."""
+
+
+def denoiser(
+    config: DiffusionSettings, unet: nn.Module, class_id: Tensor | None, null: int, guidance_scale: float
+) -> Denoise:
+    """The denoised image as a function of x and sigma, guided as by Ho and Salimans (2022)."""
+
+    def once(x: Tensor, sigma: Tensor, class_id: Tensor | None) -> Tensor:
+        sigma = sigma.expand(len(x), 1, 1, 1)
+        c_in, c_skip, c_out = SCALINGS[config.prediction](sigma, config.sigma_data)
+        level = noise_level(config.schedule, sigma[:, :, 0, 0], config.timesteps)
+        prediction: Tensor = unet(c_in * x, level, class_id).float()
+        return c_skip * x + c_out * prediction
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        conditional = once(x, sigma, class_id)
+        if class_id is None or guidance_scale == 1:
+            return conditional
+        unconditional = once(x, sigma, torch.full_like(class_id, null))
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    return denoise
+
+
+def sampling_sigmas(config: DiffusionSettings, steps: int) -> Tensor:
+    """Noise levels of `steps` steps, falling and ending in 0; float32 [steps + 1].
+
+    Evenly spaced in t for flow, in sigma^(1/rho) for edm (Karras et al. 2022, eq. 5), in the timestep for
+    the variance-preserving schedules.
+    """
+    low, high = config.sigma_range
+    if config.schedule in BETAS:
+        at = torch.linspace(config.timesteps - 1, 0, steps).round().long()
+        sigmas = vp_sigmas(config.schedule, config.timesteps)[at]
+    elif config.schedule == "flow":
+        time = torch.linspace(high / (1 + high), 0, steps + 1, dtype=torch.float64)[:-1]
+        sigmas = time / (1 - time)
+    else:
+        ramp = torch.linspace(high ** (1 / config.rho), low ** (1 / config.rho), steps, dtype=torch.float64)
+        sigmas = ramp**config.rho
+    return torch.cat([sigmas.float(), torch.zeros(1)])
+
+
+def euler(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
+    """Euler's method on the probability flow dx/dsigma = (x - denoised) / sigma; DDIM by another name."""
+    for sigma, following in pairwise(sigmas):
+        denoised = denoise(x, sigma)
+        x = denoised + (x - denoised) * (following / sigma)
+    return x
+
+
+def heun(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
+    """Heun's method, two calls a step and one for the last (Karras et al. 2022, algorithm 1)."""
+    for sigma, following in pairwise(sigmas):
+        slope = (x - denoise(x, sigma)) / sigma
+        guess = x + slope * (following - sigma)
+        if following > 0:
+            slope = (slope + (guess - denoise(guess, following)) / following) / 2
+            guess = x + slope * (following - sigma)
+        x = guess
+    return x
