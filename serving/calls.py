@@ -48,3 +48,9 @@ class Progress:
 Result = TypeVar("Result")
 Program = Generator[Call | Progress, Tensors | None, Result]
 """What a request becomes: yields calls and progress, returns the result."""
+
+
+def ask(graph: str, inputs: Tensors, output: str) -> Generator[Call, Tensors, Array]:
+    """One call for one of its outputs: `sample = yield from ask(graph, inputs, "sample")`."""
+    outputs = yield Call(graph=graph, inputs=inputs)
+    return np.asarray(outputs[output], np.float32)

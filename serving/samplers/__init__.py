@@ -8,12 +8,12 @@ one function in a file of its own and one line here.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Generator
 from functools import cache
 from typing import Protocol, cast
 
 from serving.calls import Array, Call, Program, Tensors
+from serving.resolve import resolve
 
 SAMPLERS: dict[str, str] = {
     "ddim": "serving.samplers.ddim:ddim",
@@ -45,7 +45,6 @@ class Sampler(Protocol):
 
 
 @cache
-def resolve(name: str) -> Sampler:
+def sampler(name: str) -> Sampler:
     """The sampler of that name, which must be in `SAMPLERS`."""
-    module, _, function = SAMPLERS[name].partition(":")
-    return cast(Sampler, getattr(importlib.import_module(module), function))
+    return cast(Sampler, resolve(SAMPLERS, name, "sampler"))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.calls import Array, Call
+from serving.calls import Array, ask
 from serving.manifest import Manifest, NoiseSchedule, Prediction
 from serving.samplers import Denoise, Denoised
 from serving.samplers.schedules import timestep
@@ -104,11 +104,10 @@ def denoiser(manifest: Manifest, class_id: NDArray[np.int64] | None, guidance_sc
         if guided:
             fed = np.concatenate([fed, fed])
         level = np.full((len(fed), 1), noise_level(sampling.schedule, sigma), np.float32)
-        inputs = {"x": fed, "noise_level": level}
-        outputs = yield Call(
-            graph=manifest.graph, inputs=inputs if class_id is None else {**inputs, "class_id": class_id}
-        )
-        prediction = np.asarray(outputs["prediction"], np.float32)
+        inputs: dict[str, NDArray[np.generic]] = {"x": fed, "noise_level": level}
+        if class_id is not None:
+            inputs["class_id"] = class_id
+        prediction = yield from ask(manifest.graph, inputs, "prediction")
         if guided:
             conditional, unconditional = prediction[: len(x)], prediction[len(x) :]
             prediction = unconditional + guidance_scale * (conditional - unconditional)

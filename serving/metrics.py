@@ -1,0 +1,68 @@
+"""What the gateway counts, in an injected registry."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """Metrics of one gateway. Label values come from the catalog and from enums, never from clients."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "atelier_requests",
+            "Requests answered, by canonical code.",
+            ["method", "model", "code"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "atelier_request_seconds",
+            "Time from a request's arrival at the service to its answer.",
+            ["method", "model"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.requests_in_flight = Gauge(
+            "atelier_requests_in_flight", "Requests being worked on.", ["method"], registry=registry
+        )
+        self.queue_seconds = Histogram(
+            "atelier_queue_seconds",
+            "Time that rows wait for an instance, by call of a request.",
+            ["graph"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.call_seconds = Histogram(
+            "atelier_call_seconds",
+            "Time that a batch takes in the backend.",
+            ["graph"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_rows = Histogram(
+            "atelier_batch_rows",
+            "Rows of requests in a batch, padding left out.",
+            ["graph"],
+            buckets=_ROWS,
+            registry=registry,
+        )
+        self.rows = Counter("atelier_rows", "Rows computed.", ["graph"], registry=registry)
+        self.call_failures = Counter(
+            "atelier_call_failures", "Batches that the backend failed.", ["graph"], registry=registry
+        )
+        self.rows_admitted = Gauge(
+            "atelier_rows_admitted", "Rows of the requests that are under way.", registry=registry
+        )
+        self.rows_pending = Gauge(
+            "atelier_rows_pending", "Rows that wait for an instance.", registry=registry
+        )
+        self.refused = Counter(
+            "atelier_requests_refused", "Requests refused because the gateway is full.", registry=registry
+        )
+        build = Info("atelier_build", "What is running.", registry=registry)
+        build.info({"version": importlib.metadata.version("atelier")})
