@@ -1,0 +1,188 @@
+"""`atelier serve`: the gateway over one repository, until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+from starlette.applications import Starlette
+
+from serving.errors import ServingError
+from serving.grpc_api import GrpcServer
+from serving.http_api import create_app, create_metrics_app
+from serving.ports import PortError, address, listen
+from serving.service import Service, open_service
+from serving.settings import Settings, SettingsError, describe, flags, load_settings
+
+log = logging.getLogger(__name__)
+
+# Exit statuses: as a shell has them for wrong usage, and one for a gateway that cannot start or be ready.
+_USAGE, _FAILED = 2, 1
+
+
+def main(arguments: list[str]) -> int:
+    """Run the subcommand and return its exit status."""
+    given = _parser().parse_args(arguments)
+    config, print_config = given.config, given.print_config
+    try:
+        keys = {flag.key: getattr(given, flag.key) for flag in flags()}
+        resolved = load_settings(keys, config=config)
+    except SettingsError as error:
+        return _complain(error, _USAGE)
+    if print_config:
+        print(describe(resolved), end="")
+        return 0
+    _log_to_stderr(resolved.settings.log_level)
+    try:
+        return asyncio.run(serve(resolved.settings))
+    except (ServingError, PortError) as error:
+        return _complain(error, _FAILED)
+    except KeyboardInterrupt:  # a second Ctrl-C: whoever presses it wants no more grace
+        return 130
+
+
+async def serve(settings: Settings, say: Callable[[str], None] = partial(print, flush=True)) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status.
+
+    At the end readiness and health turn first, nothing new is taken, requests under way finish within their
+    grace, and the engine goes last. Raises `PortError`, and `ServingError` where the repository is missing.
+    """
+    started = time.monotonic()
+    stopping = _stop_signal()
+    registry = CollectorRegistry()
+    async with open_service(settings, registry) as service:
+
+        def not_ready() -> str | None:
+            return "the gateway is stopping" if stopping.is_set() else service.not_ready_reason()
+
+        with (
+            listen(settings.host, settings.http_port, "--http-port") as http,
+            listen(settings.host, settings.metrics_port, "--metrics-port") as metrics,
+        ):
+            grpc_server = GrpcServer(service, settings, not_ready)
+            ports = {"HTTP": _port(http), "gRPC": grpc_server.port, "metrics": _port(metrics)}
+            metrics_app = create_metrics_app(registry, not_ready)
+            app = create_app(service, settings, registry, not_ready)
+            async with asyncio.TaskGroup() as servers:
+                servers.create_task(grpc_server.run(stopping), name="grpc")
+                servers.create_task(_run_http(metrics_app, metrics, settings, stopping), name="metrics")
+                servers.create_task(_run_http(app, http, settings, stopping), name="http")
+                say(_addresses(settings.host, ports))
+                loading = servers.create_task(_say_when_loaded(service, started, say), name="loading")
+                await stopping.wait()
+                loading.cancel()
+                say(f"stopping: requests under way have {settings.shutdown_grace:g} s to finish")
+    say("stopped")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="atelier serve",
+        description="Serve a model repository over gRPC and HTTP, with a page to try it at /.",
+        epilog="Every setting can stand in the TOML file of --config and in an ATELIER_* variable too, such "
+        "as ATELIER_HTTP_PORT; flags win over variables, variables over the file.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings")
+    parser.add_argument(
+        "--print-config", action="store_true", help="show every setting and who said it, and end"
+    )
+    for flag in flags():
+        help_text = flag.help.replace("%", "%%")
+        parser.add_argument(flag.name, dest=flag.key, choices=flag.choices, help=help_text)
+    return parser
+
+
+def _complain(error: Exception, status: int) -> int:
+    print(f"atelier serve: {error}", file=sys.stderr)
+    return status
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second one acts as it does by default."""
+    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopping
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves the signals to us, as two of them and gRPC stop together."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _run_http(
+    app: Starlette, listener: socket.socket, settings: Settings, stopping: asyncio.Event
+) -> None:
+    """Serve an application on a socket until `stopping`; requests under way then get their grace."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=round(settings.shutdown_grace),
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    await stopping.wait()
+    server.should_exit = True
+    await task
+
+
+def _port(listener: socket.socket) -> int:
+    port: int = listener.getsockname()[1]
+    return port
+
+
+def _addresses(host: str, ports: dict[str, int]) -> str:
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    page = f"http://{address(reachable, ports['HTTP'])}"
+    return "\n".join(
+        [
+            f"page     {page}/  (API: {page}/docs)",
+            f"HTTP     {address(host, ports['HTTP'])}",
+            f"gRPC     {address(host, ports['gRPC'])}",
+            f"metrics  {address(host, ports['metrics'])}/metrics",
+        ]
+    )
+
+
+async def _say_when_loaded(service: Service, started: float, say: Callable[[str], None]) -> None:
+    await service.wait_loaded()
+    seconds = time.monotonic() - started
+    models = (await service.list_models()).models
+    reason = service.not_ready_reason()
+    say(f"not ready: {reason}" if reason else f"ready in {seconds:.1f} s with {len(models)} models:")
+    for model in models:
+        size = f"{model.width}×{model.height}×{model.channels}"
+        say(f"  {model.name:<22} {model.family:<10} {size:<10}{'' if model.ready else ' not ready'}".rstrip())
