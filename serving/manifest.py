@@ -63,6 +63,8 @@ class TensorSpec:
             raise ManifestError(
                 f"tensor {self.name!r} has shape {list(self.shape)}: axes are positive, or -1"
             )
+        if self.multiple_of < 1:
+            raise ManifestError(f"tensor {self.name!r} has multiple_of {self.multiple_of}: it is 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +197,11 @@ class Manifest:
             raise ManifestError(
                 f"{self.graph}: a denoiser needs `sampling`, its schedule and parameterization"
             )
+        names = [spec.name for spec in (*self.inputs, *self.outputs)]
+        if len(names) != len(set(names)):
+            raise ManifestError(f"{self.graph}: two tensors have one name: {', '.join(names)}")
+        if any(version < 1 for version in self.versions):
+            raise ManifestError(f"{self.graph}: versions count from 1, got {sorted(self.versions)}")
         unknown = set(self.tasks) - set(get_args(Task))
         if unknown:
             raise ManifestError(f"{self.graph}: unknown tasks {sorted(unknown)}")
@@ -228,7 +235,7 @@ def to_config(manifest: Manifest) -> Any:
 def render(manifest: Manifest) -> str:
     """The manifest as the text of a `config.pbtxt`."""
     header = "# Written by `atelier export`; change the recipe and export again rather than this file.\n"
-    return header + str(text_format.MessageToString(to_config(manifest)))
+    return header + str(text_format.MessageToString(to_config(manifest), as_utf8=True))
 
 
 def parse(text: str, graph: str) -> Manifest:
@@ -285,7 +292,8 @@ def _parameters(manifest: Manifest) -> dict[str, str]:
         values["sampling"] = json.dumps(sampling)
     if manifest.metadata:
         values["metadata"] = json.dumps(dict(manifest.metadata), ensure_ascii=False, sort_keys=True)
-    multiples = {spec.name: spec.multiple_of for spec in manifest.inputs if spec.multiple_of != 1}
+    tensors = (*manifest.inputs, *manifest.outputs)
+    multiples = {spec.name: spec.multiple_of for spec in tensors if spec.multiple_of != 1}
     if multiples:
         values["multiple_of"] = json.dumps(multiples)
     for version, record in sorted(manifest.versions.items()):
@@ -311,7 +319,7 @@ def _from_values(config: Any, values: Mapping[str, str]) -> Manifest:
         tasks=tuple(json.loads(values["task"])),
         roles=tuple(json.loads(values["roles"])),
         inputs=tuple(_spec(tensor, multiples) for tensor in config.input),
-        outputs=tuple(_spec(tensor, {}) for tensor in config.output),
+        outputs=tuple(_spec(tensor, multiples) for tensor in config.output),
         max_batch_size=config.max_batch_size,
         value_range=(low, high),
         class_labels=tuple(json.loads(values.get("class_labels", "[]"))),

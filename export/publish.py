@@ -1,0 +1,236 @@
+"""Publishing a model: all of its graphs as the next version, or none.
+
+Every file is written beside the old ones, read back and checked (its digest, the manifest in its
+configuration, a load under onnxruntime), then put in place by `export.transaction`. Old versions stay, and a
+configuration keeps the records of them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+
+from export.transaction import RepositoryBusyError, transaction, write
+from serving.manifest import Manifest, ManifestError, VersionRecord, parse, render
+
+CONFIG = "config.pbtxt"
+MODEL = "model.onnx"
+CARD = "card.md"
+SAMPLES = "samples.png"
+
+_CONTRACT = ("tasks", "inputs", "outputs", "value_range", "class_labels", "domains")
+
+
+class PublishError(RuntimeError):
+    """A model that cannot be published: names the model, the repository and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A graph to publish."""
+
+    manifest: Manifest
+    """What it is, without versions."""
+    record: VersionRecord
+    """What is known of the new version."""
+    model: bytes
+    """The ONNX file."""
+
+
+def published(repository: Path) -> dict[str, Manifest]:
+    """The manifests in a repository by graph; folders that are not ours are left out."""
+    manifests = {}
+    for config in sorted(repository.glob(f"[!.]*/{CONFIG}")):
+        try:
+            manifests[config.parent.name] = parse(config.read_text(encoding="utf-8"), config.parent.name)
+        except (ManifestError, UnicodeDecodeError):
+            continue
+    return manifests
+
+
+def plan(repository: Path, candidates: Sequence[Candidate], version: int | None = None) -> int:
+    """The version that the graphs of a model would be published as: `version`, or the next one.
+
+    Raises `PublishError` where the repository has no parent, a graph's name is taken, the contract of the
+    model has changed, or the version exists. Writes nothing.
+    """
+    _check_place(repository)
+    model = candidates[0].manifest.model
+    existing = published(repository)
+    for candidate in candidates:
+        _check_name(repository, candidate.manifest, existing)
+    _check_roles(repository, candidates, [m for m in existing.values() if m.model == model])
+    for candidate in candidates:
+        if candidate.manifest.graph in existing:
+            _check_contract(repository, candidate.manifest, existing[candidate.manifest.graph])
+    taken = {n for c in candidates for n in _versions(repository, c.manifest.graph, existing)}
+    if version is None:
+        return max(taken, default=0) + 1
+    if version < 1:
+        raise PublishError(f"version {version} is not possible: versions count from 1")
+    if version in taken:
+        raise PublishError(
+            f"version {version} of {model!r} exists in {repository}, and versions never change: leave out "
+            f"--version to publish version {max(taken) + 1}"
+        )
+    return version
+
+
+def publish(repository: Path, candidates: Sequence[Candidate], version: int | None = None) -> int:
+    """Publish the graphs of one model, all or none, and return their version.
+
+    Raises `PublishError` as `plan` does, and where the repository is in use, cannot be written or is full;
+    what was served before is then served still.
+    """
+    _check_place(repository)
+    model = candidates[0].manifest.model
+    with _explained(repository, model), transaction(repository) as tree:
+        version = plan(repository, candidates, version)
+        existing = published(repository)
+        for candidate in candidates:
+            folder = tree / candidate.manifest.graph
+            old = existing.get(candidate.manifest.graph)
+            versions = {**(old.versions if old else {}), version: candidate.record}
+            manifest = dataclasses.replace(candidate.manifest, versions=versions)
+            write(folder / str(version) / MODEL, candidate.model)
+            write(folder / CONFIG, render(manifest).encode())
+            _verify(folder, manifest, version)
+    return version
+
+
+def update_quality(
+    repository: Path,
+    model: str,
+    version: int,
+    quality: Mapping[str, float],
+    card: str,
+    samples_png: bytes,
+) -> None:
+    """Record the measured figures of a published version in all graphs of its model, with card and samples.
+
+    `card.md` and `samples.png` go into the folder of the model's first graph. All or nothing, as `publish`.
+    """
+    _check_place(repository)
+    with _explained(repository, model), transaction(repository) as tree:
+        manifests = [m for m in published(repository).values() if m.model == model]
+        if not manifests:
+            raise PublishError(f"there is no model {model!r} in {repository}: publish it with atelier export")
+        for manifest in manifests:
+            if version not in manifest.versions:
+                raise PublishError(
+                    f"{manifest.graph} in {repository} has no version {version}; it has "
+                    f"{', '.join(map(str, sorted(manifest.versions)))}"
+                )
+            record = dataclasses.replace(manifest.versions[version], quality=dict(quality))
+            updated = dataclasses.replace(manifest, versions={**manifest.versions, version: record})
+            write(tree / manifest.graph / CONFIG, render(updated).encode())
+            if manifest.role == manifest.roles[0]:
+                write(tree / manifest.graph / CARD, card.encode())
+                write(tree / manifest.graph / SAMPLES, samples_png)
+
+
+@contextlib.contextmanager
+def _explained(repository: Path, model: str) -> Iterator[None]:
+    """Turn what the system refuses into a `PublishError` that says what to do."""
+    try:
+        yield
+    except RepositoryBusyError as error:
+        raise PublishError(str(error)) from error
+    except OSError as error:
+        remedy = "see to it that the folder can be written, and publish again"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            remedy = "free some space or name another repository with --to, and publish again"
+        raise PublishError(
+            f"cannot write {model!r} into {repository}: {error.strerror}; what was published before is as it "
+            f"was: {remedy}"
+        ) from error
+
+
+def _check_place(repository: Path) -> None:
+    if not repository.parent.is_dir():
+        raise PublishError(
+            f"{repository} cannot be made, as {repository.parent} does not exist: create that folder first, "
+            "or name another repository with --to"
+        )
+    if repository.exists() and not repository.is_dir():
+        raise PublishError(f"{repository} is a file: name a folder for the repository with --to")
+
+
+def _check_name(repository: Path, manifest: Manifest, existing: Mapping[str, Manifest]) -> None:
+    folder = repository / manifest.graph
+    owner = existing.get(manifest.graph)
+    if owner is not None and owner.model != manifest.model:
+        raise PublishError(
+            f"graph {manifest.graph!r} in {repository} belongs to model {owner.model!r}: choose another "
+            "--name"
+        )
+    if owner is None and folder.exists():
+        raise PublishError(
+            f"{folder} exists and is not a graph that atelier published: move it away, or choose another "
+            "--name"
+        )
+
+
+def _check_roles(repository: Path, candidates: Sequence[Candidate], existing: Sequence[Manifest]) -> None:
+    roles = candidates[0].manifest.roles
+    for manifest in existing:
+        if set(manifest.roles) != set(roles):
+            raise PublishError(
+                f"model {manifest.model!r} in {repository} has the graphs {', '.join(manifest.roles)} and "
+                f"this run has {', '.join(roles)}: publish it as another model with --name"
+            )
+
+
+def _check_contract(repository: Path, new: Manifest, old: Manifest) -> None:
+    """A client of the old version must be able to ask the new one: same tensors, labels and noise levels."""
+    pairs = [(name, getattr(old, name), getattr(new, name)) for name in _CONTRACT]
+    if old.sampling and new.sampling:
+        pairs += [
+            (name, getattr(old.sampling, name), getattr(new.sampling, name))
+            for name in ("parameterization", "schedule")
+        ]
+    for name, before, after in pairs:
+        if before != after:
+            raise PublishError(
+                f"{new.graph}: {name} of the version in {repository} is {_short(before)} and of this run "
+                f"{_short(after)}, so clients of the one could not use the other: publish it as another "
+                "model with --name"
+            )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _versions(repository: Path, graph: str, existing: Mapping[str, Manifest]) -> set[int]:
+    recorded = set(existing[graph].versions) if graph in existing else set()
+    folders = {int(p.name) for p in (repository / graph).glob("*") if p.is_dir() and p.name.isdecimal()}
+    return recorded | folders
+
+
+def _verify(folder: Path, manifest: Manifest, version: int) -> None:
+    """Read back what was written: digest, configuration, and a load under onnxruntime."""
+    model = folder / str(version) / MODEL
+    content = model.read_bytes()
+    if hashlib.sha256(content).hexdigest() != manifest.versions[version].sha256:
+        raise PublishError(f"{manifest.graph}: the file read back has another digest than the one written")
+    if parse((folder / CONFIG).read_text(encoding="utf-8"), manifest.graph) != manifest:
+        raise PublishError(f"{manifest.graph}: the configuration read back is not the one written")
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    for what, specs, tensors in (
+        ("inputs", manifest.inputs, session.get_inputs()),
+        ("outputs", manifest.outputs, session.get_outputs()),
+    ):
+        if [spec.name for spec in specs] != [tensor.name for tensor in tensors]:
+            raise PublishError(
+                f"{manifest.graph}: the model's {what} are {[tensor.name for tensor in tensors]}, not as its "
+                "manifest says"
+            )
