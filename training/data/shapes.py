@@ -40,7 +40,7 @@ SIZE_RANGE = (0.24, 0.38)
 """Half of the extent of a shape, in widths of the picture."""
 ROTATION_RANGE = (-30.0, 30.0)
 """Degrees, counter-clockwise."""
-MARGIN = 0.04
+MARGIN = 0.06
 """Least distance between a shape and the edge of the picture, in widths of the picture."""
 SOURCE = "Drawn by Atelier from known factors; free of any rights."
 
@@ -52,14 +52,13 @@ def circle(x: Floats, y: Floats) -> Floats:
 
 def square(x: Floats, y: Floats) -> Floats:
     """Signed distance to a square."""
-    return np.maximum(np.abs(x), np.abs(y)) - np.float32(0.8)
+    return np.maximum(np.abs(x), np.abs(y)) - np.float32(0.77)
 
 
 def triangle(x: Floats, y: Floats) -> Floats:
     """Signed distance to the sides of an equilateral triangle that stands on one of them."""
-    y = y + np.float32(0.2)
     slope: Floats = np.abs(x) * np.float32(np.sqrt(0.75)) + y * np.float32(0.5)
-    return np.maximum(slope, -y) - np.float32(0.56)
+    return np.maximum(slope, -y) - np.float32(0.54)
 
 
 def star(x: Floats, y: Floats) -> Floats:
