@@ -1,0 +1,195 @@
+"""The client for programs that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.client.answers import Images, Progress, read_event, read_images, read_latents
+from serving.client.errors import from_rpc_error
+from serving.client.requests import (
+    Picture,
+    Walk,
+    condition,
+    explore_request,
+    generate_request,
+    to_images,
+    to_latent,
+)
+from serving.pb import image_generation_pb2 as pb
+from serving.pb.image_generation_pb2_grpc import ImageGenerationStub
+
+DEFAULT_ADDRESS = "127.0.0.1:8081"
+CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+Answer = TypeVar("Answer")
+
+
+class Client:
+    """A gateway, asked over gRPC. May be used from several threads; closes with its `with` block.
+
+    Every method raises `AtelierError` for what the gateway refuses, and where none answers.
+    """
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout: float | None = None) -> None:
+        """A client of the gateway at `address` (host:port) that waits `timeout` seconds for an answer."""
+        self._address = address
+        self._timeout = timeout
+        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._stub: Any = ImageGenerationStub(self._channel)  # type: ignore[no-untyped-call] # generated
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection; calls under way are cancelled."""
+        self._channel.close()
+
+    def models(self) -> Sequence[pb.Model]:
+        """Every model of the gateway, by name."""
+        response: pb.ListModelsResponse = self._ask(self._stub.ListModels, pb.ListModelsRequest())
+        return response.models
+
+    def model(self, name: str) -> pb.Model:
+        """One model: its size, classes, samplers and so on."""
+        response: pb.Model = self._ask(self._stub.GetModel, pb.GetModelRequest(model=name))
+        return response
+
+    def generate(
+        self,
+        model: str,
+        *,
+        count: int = 1,
+        class_label: str | None = None,
+        class_id: int | None = None,
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        sampler: str = "",
+        truncation: float | None = None,
+        eta: float | None = None,
+        version: int = 0,
+    ) -> Images:
+        """Images drawn from a model; what is left out is as the model has it, the seed is chosen and told."""
+        request = generate_request(
+            model,
+            version=version,
+            count=count,
+            class_label=class_label,
+            class_id=class_id,
+            seed=seed,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            sampler=sampler,
+            truncation=truncation,
+            eta=eta,
+        )
+        response: pb.GenerateImagesResponse = self._ask(self._stub.GenerateImages, request)
+        return read_images(response.images, response.run)
+
+    def stream(
+        self,
+        model: str,
+        *,
+        count: int = 1,
+        class_label: str | None = None,
+        class_id: int | None = None,
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        sampler: str = "",
+        truncation: float | None = None,
+        eta: float | None = None,
+        version: int = 0,
+        preview_every: int = 0,
+    ) -> Iterator[Progress | Images]:
+        """The same with progress, a preview every so many steps; the images come last.
+
+        Leaving the iterator before its end cancels the run.
+        """
+        request = generate_request(
+            model,
+            version=version,
+            count=count,
+            class_label=class_label,
+            class_id=class_id,
+            seed=seed,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            sampler=sampler,
+            truncation=truncation,
+            eta=eta,
+            preview_every=preview_every,
+        )
+        call = self._stub.StreamGenerateImages(request, timeout=self._timeout)
+        try:
+            for event in call:
+                yield read_event(event)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self._address) from None
+        finally:
+            call.cancel()
+
+    def translate(
+        self, model: str, pictures: Picture | Iterable[Picture], *, direction: str = "", version: int = 0
+    ) -> Images:
+        """Pictures carried to the other domain; `direction` may be left out where the model has one."""
+        request = pb.TranslateImagesRequest(
+            model=model,
+            version=version,
+            direction=direction,
+            images=to_images(pictures),
+            format=pb.IMAGE_FORMAT_RAW_U8,
+        )
+        response: pb.TranslateImagesResponse = self._ask(self._stub.TranslateImages, request)
+        return read_images(response.images, response.run)
+
+    def encode(
+        self, model: str, pictures: Picture | Iterable[Picture], *, version: int = 0
+    ) -> NDArray[np.float32]:
+        """Latents of pictures, [count, ...]."""
+        request = pb.EncodeImagesRequest(model=model, version=version, images=to_images(pictures))
+        response: pb.EncodeImagesResponse = self._ask(self._stub.EncodeImages, request)
+        return read_latents(response.latents)
+
+    def decode(
+        self,
+        model: str,
+        latents: NDArray[np.float32],
+        *,
+        class_label: str | None = None,
+        class_id: int | None = None,
+        version: int = 0,
+    ) -> Images:
+        """Images of latents, [count, ...]."""
+        request = pb.DecodeLatentsRequest(
+            model=model,
+            version=version,
+            latents=map(to_latent, latents),
+            format=pb.IMAGE_FORMAT_RAW_U8,
+            **condition(class_label, class_id),
+        )
+        response: pb.DecodeLatentsResponse = self._ask(self._stub.DecodeLatents, request)
+        return read_images(response.images, response.run)
+
+    def explore(self, model: str, walk: Walk, *, count: int = 8, version: int = 0) -> Images:
+        """The images along a walk through latent space, and the latents that they were decoded from."""
+        request = explore_request(model, walk, count=count, version=version)
+        response: pb.ExploreLatentsResponse = self._ask(self._stub.ExploreLatents, request)
+        return read_images(response.images, response.run, response.latents)
+
+    def _ask(self, call: Callable[..., Answer], request: object) -> Answer:
+        try:
+            return call(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error, self._address) from None
