@@ -245,7 +245,7 @@ def parse(text: str, graph: str) -> Manifest:
     """
     try:
         config = text_format.Parse(text, model_config_pb2.ModelConfig())
-    except text_format.ParseError as error:
+    except (text_format.ParseError, ValueError) as error:
         raise ManifestError(f"{graph}: config.pbtxt does not parse: {error}") from error
     if not config.name:
         config.name = graph
@@ -265,8 +265,10 @@ def from_config(config: Any) -> Manifest:
         raise ManifestError(f"{config.name}: no {PREFIX}model parameter: not a graph that atelier published")
     try:
         return _from_values(config, values)
-    except ManifestError:
-        raise
+    except ManifestError as error:
+        if config.name in str(error):
+            raise
+        raise ManifestError(f"{config.name}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise ManifestError(f"{config.name}: cannot read the {PREFIX}* parameters: {error!r}") from error
 
