@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from serving.calls import Tensors
-from serving.manifest import Manifest
+from serving.catalog import Index
 
 BACKENDS: dict[str, str] = {
     "onnxruntime": "serving.backends.onnxruntime:OnnxRuntimeBackend",
 }
-"""Backends by name, as import strings that are resolved on use."""
+"""Backends by name, as import strings of classes with a `from_settings`, resolved on use."""
 
 
 class Backend(Protocol):
     """An engine that holds graphs and computes batches of their rows."""
 
-    async def index(self) -> Sequence[Manifest]:
-        """Manifests of every graph in the repository, loaded or not; broken ones are left out and logged."""
+    async def index(self) -> Index:
+        """Every graph in the repository, loaded or not; broken ones are refused with the reason."""
 
     async def load(self, graph: str, version: int) -> None:
         """Make one version of a graph ready.
@@ -35,6 +35,9 @@ class Backend(Protocol):
 
     def instances(self, graph: str) -> int:
         """How many calls to the graph run at a time; more are of no use."""
+
+    def slots(self) -> int:
+        """How many calls to all graphs together run at a time; more would wait inside the engine."""
 
     async def infer(self, graph: str, version: int, inputs: Tensors) -> Tensors:
         """One call: inputs by name, each [rows, ...]; outputs likewise.

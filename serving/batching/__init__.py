@@ -1,0 +1,1 @@
+"""One engine for all programs: rows of waiting calls to one graph become one call of the backend."""
