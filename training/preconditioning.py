@@ -65,8 +65,8 @@ SCALINGS: dict[str, Callable[[Tensor, float], Scaling]] = {
 
 
 def linear_betas(timesteps: int) -> Tensor:
-    """Ho et al. (2020): betas rise linearly from 1e-4 to 0.02; float64 [timesteps]."""
-    return torch.linspace(1e-4, 0.02, timesteps, dtype=torch.float64)
+    """Ho et al. (2020): betas rise from 1e-4 to 0.02 over 1,000 timesteps, stretched to others; float64."""
+    return torch.linspace(1e-4, 0.02, timesteps, dtype=torch.float64) * (1000 / timesteps)
 
 
 def cosine_betas(timesteps: int) -> Tensor:

@@ -49,8 +49,8 @@ def sampling_sigmas(config: DiffusionSettings, steps: int) -> Tensor:
     """
     low, high = config.sigma_range
     if config.schedule in BETAS:
-        at = torch.linspace(config.timesteps - 1, 0, steps).round().long()
-        sigmas = vp_sigmas(config.schedule, config.timesteps)[at]
+        at = config.timesteps * torch.arange(steps, 0, -1, dtype=torch.float64) / steps - 1
+        sigmas = vp_sigmas(config.schedule, config.timesteps)[at.round().long()]
     elif config.schedule == "flow":
         time = torch.linspace(high / (1 + high), 0, steps + 1, dtype=torch.float64)[:-1]
         sigmas = time / (1 - time)
@@ -69,12 +69,20 @@ def euler(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def heun(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
-    """Heun's method, two calls a step and one for the last (Karras et al. 2022, algorithm 1)."""
-    for sigma, following in pairwise(sigmas):
-        slope = (x - denoise(x, sigma)) / sigma
-        guess = x + slope * (following - sigma)
-        if following > 0:
-            slope = (slope + (guess - denoise(guess, following)) / following) / 2
-            guess = x + slope * (following - sigma)
-        x = guess
-    return x
+    """Heun's method, two calls a step and one for the last (Karras et al. 2022, algorithm 1).
+
+    It runs in the time t = sigma / (1 + sigma) of a flow, on z = (1 - t)·x, where dz/dt = (z - denoised) / t:
+    in sigma itself the first steps of a flow or of a variance-preserving schedule would be far too long.
+    """
+    times = sigmas / (1 + sigmas)
+    z = x * (1 - times[0])
+
+    def slope(z: Tensor, at: int) -> Tensor:
+        return (z - denoise(z / (1 - times[at]), sigmas[at])) / times[at]
+
+    for step in range(len(sigmas) - 1):
+        length = times[step + 1] - times[step]
+        first = slope(z, step)
+        guess = z + length * first
+        z = guess if sigmas[step + 1] == 0 else z + length * (first + slope(guess, step + 1)) / 2
+    return z / (1 - times[-1])

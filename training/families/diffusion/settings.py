@@ -51,7 +51,7 @@ class DiffusionSettings:
     min_snr_gamma: float | None = None
     """Weight the loss by min(SNR, gamma) (Hang et al. 2023), for epsilon, x0 and v; 5 is usual."""
 
-    sampler: Sampler = "heun"
+    sampler: Sampler = "dpmpp_2m"
     """Default sampler of the exported model."""
     sample_steps: int = 18
     """Default number of sampling steps."""
