@@ -95,12 +95,12 @@ def load(path: Path | str, expect_family: str | None = None) -> Checkpoint:
 
     CheckpointError if there is none, if a file is missing or truncated, or if it is not of `expect_family`.
     """
-    folder = find(Path(path))
+    place = find(Path(path))
     try:
-        values = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+        values = json.loads((place / "checkpoint.json").read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
             raise CheckpointError(
-                f"{folder} has format {values['format']}, and this version of Atelier reads {FORMAT}: "
+                f"{place} has format {values['format']}, and this version of Atelier reads {FORMAT}: "
                 f"use the version that wrote it"
             )
         name, data, config = values["family"], values["data"], values["config"]
@@ -108,15 +108,15 @@ def load(path: Path | str, expect_family: str | None = None) -> Checkpoint:
         step, seed = int(values["step"]), int(values["seed"])
         cpu_seconds, seconds = float(values["cpu_seconds"]), float(values["seconds"])
     except OSError as error:
-        raise CheckpointError(f"cannot read {folder}/checkpoint.json: {error.strerror}") from error
+        raise CheckpointError(f"cannot read {place}/checkpoint.json: {error.strerror}") from error
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"{folder}/checkpoint.json is damaged ({error!r}); use an earlier checkpoint of the run"
+            f"{place}/checkpoint.json is damaged ({error!r}); use an earlier checkpoint of the run"
         ) from error
     if expect_family is not None and name != expect_family:
-        raise CheckpointError(f"{folder} is a checkpoint of family {name!r}, not of {expect_family!r}")
+        raise CheckpointError(f"{place} is a checkpoint of family {name!r}, not of {expect_family!r}")
     for part, size in sizes.items():
-        file = folder / f"{part}.safetensors"
+        file = place / f"{part}.safetensors"
         found = file.stat().st_size if file.is_file() else 0
         if found != size:
             raise CheckpointError(
@@ -126,9 +126,9 @@ def load(path: Path | str, expect_family: str | None = None) -> Checkpoint:
     try:
         settings = resolve_config(family, config, {})
     except ConfigError as error:
-        raise CheckpointError(f"{folder} was written by another version of Atelier: {error}") from error
+        raise CheckpointError(f"{place} was written by another version of Atelier: {error}") from error
     return Checkpoint(
-        path=folder,
+        path=place,
         family=family,
         config=settings,
         data=data_spec(data),
@@ -157,13 +157,19 @@ def find(path: Path) -> Path:
     )
 
 
+def folder(run: Path, step: int) -> Path:
+    """Where a run's checkpoint of a step stands."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
 def listed(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
-    folder = run / "checkpoints"
-    if not folder.is_dir():
+    if not (run / "checkpoints").is_dir():
         return []
     found = [
-        p for p in folder.iterdir() if STEP_FOLDER.fullmatch(p.name) and (p / "checkpoint.json").is_file()
+        p
+        for p in (run / "checkpoints").iterdir()
+        if STEP_FOLDER.fullmatch(p.name) and (p / "checkpoint.json").is_file()
     ]
     return sorted(found)
 
@@ -174,7 +180,7 @@ def save(run: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], values
     `values` is what `checkpoint.json` says besides format, step and sizes. On an error nothing is left
     behind, and the other checkpoints stay as they were.
     """
-    final = run / "checkpoints" / f"step-{step:08d}"
+    final = folder(run, step)
     beside = final.with_name(final.name + WRITING)
     try:
         shutil.rmtree(beside, ignore_errors=True)
@@ -203,10 +209,10 @@ def save(run: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], values
 def prune(run: Path, keep: int) -> None:
     """Remove all but the `keep` newest checkpoints (0: none), and what a killed run was writing."""
     folders = listed(run)
-    for folder in folders[: max(0, len(folders) - keep)] if keep else []:
+    for old in folders[: max(0, len(folders) - keep)] if keep else []:
         # Renamed first: a kill while files are being removed must not leave half a checkpoint.
-        doomed = folder.with_name(folder.name + WRITING)
-        os.rename(folder, doomed)
+        doomed = old.with_name(old.name + WRITING)
+        os.rename(old, doomed)
         shutil.rmtree(doomed, ignore_errors=True)
     for left in (run / "checkpoints").glob(f"*{WRITING}"):
         shutil.rmtree(left, ignore_errors=True)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -45,6 +46,9 @@ def main(arguments: list[str]) -> int:
     except TrainingError as error:
         print(f"atelier train: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("atelier train: stopped before the first step; nothing was written", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
 def resolve_options(options: argparse.Namespace, resume: Checkpoint | None) -> tuple[TrainConfig, Family]:
     """The configuration that the command line and its file mean, and its family."""
     file = read_file(options.config) if options.config else {}
-    base: Mapping[str, object] = resume.config.plain() if resume else {}
+    base: dict[str, Any] = resume.config.plain() if resume else {}
     name = options.family or file.get("family") or base.get("family")
     if not name:
         raise ConfigError(f"name a family: atelier train FAMILY, one of {', '.join(FAMILIES)}")
@@ -104,7 +108,17 @@ def resolve_options(options: argparse.Namespace, resume: Checkpoint | None) -> t
     flags = parse_flags(options.set)
     if options.data:
         flags["data"] = options.data
-    return resolve_config(family, {**base, **file}, flags), family
+    return resolve_config(family, merged(base, file), flags), family
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two tables of settings, `above` being the stronger, tables in them merged likewise."""
+    result = {**below, **above}
+    for key, value in above.items():
+        under = below.get(key)
+        if isinstance(value, Mapping) and isinstance(under, Mapping):
+            result[key] = merged(under, value)
+    return result
 
 
 def find_resumed(options: argparse.Namespace) -> Checkpoint:

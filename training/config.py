@@ -78,7 +78,7 @@ class TrainConfig:
     tensorboard: bool = True
     """Write the curve and the grids for TensorBoard too."""
     augment: tuple[str, ...] = ()
-    """Augmentations of the training images, applied in this order."""
+    """Augmentations of the training images, applied in this order: keys of `AUGMENTATIONS`."""
     settings: Any = None
     """The family's own configuration."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
+from training.coerce import ConfigError
 from training.config import FABRIC_PRECISION, TrainConfig
 from training.data import DataSpec
 
@@ -27,18 +29,33 @@ def launch(config: TrainConfig) -> Fabric:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     several = devices * nodes > 1
-    fabric = Fabric(
-        accelerator=config.accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        strategy=DDPStrategy() if several else "auto",
-        precision=FABRIC_PRECISION[config.precision],
-    )
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    precision = FABRIC_PRECISION[config.precision]
+    if config.precision == "fp16" and _on_cpu(config.accelerator):
+        raise ConfigError("precision = 'fp16' is not possible on the CPU: set precision=bf16 or float32")
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            strategy=DDPStrategy() if several else "auto",
+            precision=precision,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"accelerator = {config.accelerator!r} with devices = {devices} is not possible here ({error}): "
+            f"set accelerator=cpu, or fewer devices"
+        ) from error
     fabric.launch()
     if fabric.device.type == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     return fabric
+
+
+def _on_cpu(accelerator: str) -> bool:
+    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return accelerator == "cpu" or (accelerator == "auto" and not accelerated)
 
 
 def set_threads(threads: int, spec: DataSpec) -> None:

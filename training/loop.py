@@ -6,27 +6,29 @@ Every random draw is a function of (seed, step, process), so a resumed run repea
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from training import checkpoint, randomness
 from training.batches import Batches
-from training.checkpoint import Checkpoint, CheckpointError
-from training.coerce import ConfigError
+from training.checkpoint import Checkpoint
+from training.compatibility import check_data, check_resumable
 from training.config import TrainConfig
 from training.curve import Curve
-from training.data import Batch, DataSpec, ImageData, Splits
+from training.data import Batch, Splits
 from training.ema import Average
 from training.family import Family, Step
 from training.grid import save_grid
+from training.measure import held_out_figures, samples
 from training.optimize import Updates, learning_rate_factor
 from training.progress import TrainingProgress
 from training.stopping import Stopping
@@ -66,11 +68,26 @@ def train(
 ) -> Result:
     """Train into the folder `run`, anew or on from a checkpoint; returns when done or told to stop."""
     training = Training(config, family, data, run, fabric, resume)
-    with training.progress, Stopping(fabric) as stopping:
-        try:
-            return training.run_steps(stopping)
-        finally:
+    try:
+        with training.progress, Stopping(fabric) as stopping:
+            training.run_steps(stopping)
+        training.close()
+    except OSError as error:
+        reason = f"cannot write {error.filename or run}: {error.strerror or error}"
+        raise TrainingError(f"{reason} at step {training.done}; {training.kept()}") from error
+    finally:
+        with contextlib.suppress(OSError):
             training.close()
+    cpu_seconds, seconds = training.spent()
+    return Result(
+        run=run,
+        checkpoint=training.latest or run,
+        step=training.done,
+        steps=config.steps,
+        cpu_seconds=cpu_seconds,
+        seconds=seconds,
+        signal=stopping.signal,
+    )
 
 
 class Training:
@@ -85,13 +102,17 @@ class Training:
         fabric: Fabric,
         resume: Checkpoint | None,
     ) -> None:
+        self.cpu_before, self.seconds_before = (resume.cpu_seconds, resume.seconds) if resume else (0.0, 0.0)
+        self.cpu_started, self.started = time.process_time(), time.monotonic()
         self.config, self.family, self.run, self.fabric = config, family, run, fabric
         self.spec, self.held_out = data.train.spec, data.held_out
-        check(config, family, self.spec, resume)
-        self.begin = resume.step if resume else 0
+        check_data(family, self.spec)
+        if resume:
+            check_resumable(config, family, self.spec, resume)
+        self.done = resume.step if resume else 0
+        self.latest = resume.path if resume else None
         self.networks = self._new_networks()
-        prepared = family.prepare(config.settings, self.networks, self.spec) if family.prepare else None
-        self.train_data: ImageData = data.train if prepared is None else prepared
+        replaced = family.prepare(config.settings, self.networks, self.spec) if family.prepare else None
         if resume:
             checkpoint.load_into(self.networks, resume.tensors("networks"), resume.path)
         self.average = Average(self.networks, family.averaged, config.ema_decay)
@@ -103,13 +124,10 @@ class Training:
         if config.compile:
             for network in self.networks.values():
                 network.compile()
-        self.batches = Batches(config, self.train_data, fabric)
+        self.batches = Batches(config, data.train if replaced is None else replaced, fabric)
         self.generator = torch.Generator(fabric.device)
-        self.latest = resume.path if resume else None
         self.pending: list[Mapping[str, Tensor]] = []
-        self.cpu_before, self.seconds_before = (resume.cpu_seconds, resume.seconds) if resume else (0.0, 0.0)
-        self.cpu_started, self.started = time.process_time(), time.monotonic()
-        self.progress = TrainingProgress(run.name, self.begin, config.steps, quiet=not fabric.is_global_zero)
+        self.progress = TrainingProgress(run.name, self.done, config.steps, quiet=not fabric.is_global_zero)
         self.curve: Curve | None = None
         if fabric.is_global_zero:
             run.mkdir(parents=True, exist_ok=True)
@@ -117,42 +135,44 @@ class Training:
             checkpoint.prune(run, keep=0)
             self.curve = Curve(run, resume.curve if resume else (), config.tensorboard)
 
-    def run_steps(self, stopping: Stopping) -> Result:
+    def run_steps(self, stopping: Stopping) -> None:
         """All steps that are left, with what is due between them."""
-        config, done = self.config, self.begin
-        for step, batch in self.batches.from_step(self.begin):
+        config = self.config
+        for step, batch in self.batches.from_step(self.done):
             self._step(step, batch)
-            done = step + 1
-            last, stop = done == config.steps, stopping.asked(done)
-            if last or stop or _due(done, config.log_every) or _due(done, config.checkpoint_every):
-                self._log(done)
-            if last or _due(done, config.evaluate_every):
-                self._evaluate(done)
-            if last or _due(done, config.sample_every):
-                self._sample(done)
-            if last or stop or _due(done, config.checkpoint_every):
-                self._save(done)
+            self.done = done = step + 1
+            stop = stopping.asked(done)
+            last, save = done == config.steps, stop or _due(done, config.checkpoint_every)
+            point: dict[str, float] = {}
+            if last or save or _due(done, config.log_every):
+                point |= self._mean_losses()
+            if _due(done, config.evaluate_every) or (last and config.evaluate_every):
+                point |= self._held_out()
+            self._record(point)
+            if _due(done, config.sample_every) or (last and config.sample_every):
+                self._sample()
+            if last or save:
+                self._save()
             self.progress.advance(done)
             if stop:
                 break
-        if self.latest is None:
-            raise CheckpointError(f"{self.run} has no steps to make")
-        cpu_seconds, seconds = self._spent()
-        return Result(
-            run=self.run,
-            checkpoint=self.latest,
-            step=done,
-            steps=config.steps,
-            cpu_seconds=cpu_seconds,
-            seconds=seconds,
-            signal=stopping.signal,
-        )
 
     def close(self) -> None:
-        """Write what the curve still has in memory, and stop reading ahead."""
+        """Stop reading ahead, and write what the curve still has in memory."""
         self.batches.close()
         if self.curve is not None:
             self.curve.close()
+
+    def spent(self) -> tuple[float, float]:
+        """CPU-seconds and seconds so far, with those of the runs that this one resumes."""
+        cpu_seconds = self.cpu_before + time.process_time() - self.cpu_started
+        return cpu_seconds, self.seconds_before + time.monotonic() - self.started
+
+    def kept(self) -> str:
+        """What is left when training fails, in words."""
+        if self.latest is None:
+            return "no checkpoint was written yet"
+        return f"the last good checkpoint is {self.latest}"
 
     def _new_networks(self) -> nn.ModuleDict:
         randomness.seed_torch(self.fabric.device, self.config.seed)
@@ -182,20 +202,13 @@ class Training:
                         generator=self.generator,
                     )
                 )
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
-                raise
-            raise TrainingError(
-                f"out of memory at step {step} with batch_size = {config.batch_size}: "
-                f"set a smaller batch_size or precision=bf16; {self._kept()}"
-            ) from error
+        except (RuntimeError, MemoryError) as error:
+            self._explain(error, step)
         self.pending.append(losses)
         self.average.update(step)
 
-    def _log(self, done: int) -> None:
+    def _mean_losses(self) -> dict[str, float]:
         """The mean of each loss since the last point of the curve; TrainingError if one is not finite."""
-        if not self.pending:
-            return
         point: dict[str, float] = {}
         for name in self.pending[-1]:
             values = torch.stack([torch.as_tensor(losses[name]).detach().float() for losses in self.pending])
@@ -203,63 +216,44 @@ class Training:
             if not all(finite):
                 place = finite.index(False)
                 raise TrainingError(
-                    f"loss {name!r} is {values[place].item()} at step {done - len(self.pending) + place}: "
-                    f"lower the learning rate, set warmup_steps, or clip gradients; {self._kept()}"
+                    f"loss {name!r} is {values[place].item()} at step {self.done - len(finite) + place}: "
+                    f"lower the learning rate, set warmup_steps, or clip gradients; {self.kept()}"
                 )
             mean = values.mean()
             if self.fabric.world_size > 1:
                 torch.distributed.all_reduce(mean)
             point[name] = mean.item() / self.fabric.world_size
         self.pending.clear()
-        self._record(done, point)
+        return point
 
-    def _evaluate(self, done: int) -> None:
-        """Held-out figures, the same images and draws every time, averaged over batches by size."""
-        evaluate, config = self.family.evaluate, self.config
-        if evaluate is None or not config.evaluate_every or not self.fabric.is_global_zero:
-            return
-        count = min(config.evaluate_count, len(self.held_out))
-        rng = randomness.numpy_rng(config.seed, randomness.HELD_OUT)
-        generator = self._generator(randomness.HELD_OUT)
-        sums: dict[str, float] = {}
-        for begin in range(0, count, config.batch_size):
-            indices = np.arange(begin, min(begin + config.batch_size, count))
-            batch = self.held_out.batch(indices, rng).to(self.fabric.device)
-            with torch.no_grad():
-                figures = evaluate(config.settings, self.average.module(), self.spec, batch, generator)
-            for name, value in figures.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(indices)
-        self._record(done, {f"held_out/{name}": value / count for name, value in sums.items()})
+    def _held_out(self) -> dict[str, float]:
+        if self.curve is None:
+            return {}
+        networks = self.average.module()
+        return held_out_figures(
+            self.family, self.config, networks, self.spec, self.held_out, self.fabric.device
+        )
 
-    def _sample(self, done: int) -> None:
-        """A grid of samples of the averaged networks, from the same noise every time."""
-        config = self.config
-        if self.curve is None or not config.sample_every:
-            return
-        generator = self._generator(randomness.SAMPLES)
-        with torch.no_grad():
-            images = self.family.sample(
-                config.settings, self.average.module(), self.spec, config.sample_count, generator
-            )
-        picture = save_grid(images, self.run / "samples" / f"step-{done:08d}.png")
-        self.curve.picture("samples", picture, done)
+    def _sample(self) -> None:
+        if self.curve is not None:
+            networks = self.average.module()
+            images = samples(self.family, self.config, networks, self.spec, self.fabric.device)
+            picture = save_grid(images, self.run / "samples" / f"step-{self.done:08d}.png")
+            self.curve.picture("samples", picture, self.done)
 
-    def _save(self, done: int) -> None:
+    def _save(self) -> None:
         """A checkpoint, unless weights are no longer finite."""
         networks = self.networks.state_dict()
         for name, tensor in networks.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise TrainingError(
-                    f"weights {name} are not finite after step {done - 1}: lower the learning rate, "
-                    f"set warmup_steps, or clip gradients; {self._kept()}"
+                    f"weights {name} are not finite after step {self.done - 1}: lower the learning rate, "
+                    f"set warmup_steps, or clip gradients; {self.kept()}"
                 )
         if self.curve is not None:
-            cpu_seconds, seconds = self._spent()
-            parts = {
-                "networks": networks,
-                "averages": self.average.state(),
-                "optimizers": self.updates.state(),
-            }
+            cpu_seconds, seconds = self.spent()
+            averages, moments = self.average.state(), self.updates.state()
+            parts = {"networks": networks, "averages": averages, "optimizers": moments}
             values = {
                 "family": self.family.name,
                 "config": self.config.plain(),
@@ -270,65 +264,33 @@ class Training:
                 "scaler": self.fabric.strategy.precision.state_dict(),
                 "curve": self.curve.points,
             }
-            self.latest = checkpoint.save(self.run, done, parts, values)
+            checkpoint.save(self.run, self.done, parts, values)
             checkpoint.prune(self.run, self.config.keep_checkpoints)
-        self.fabric.barrier()
-        self.latest = checkpoint.find(self.run)
+        self.latest = checkpoint.folder(self.run, self.done)
 
-    def _record(self, done: int, values: Mapping[str, float]) -> None:
+    def _record(self, values: Mapping[str, float]) -> None:
         if self.curve is not None and values:
-            cpu_seconds, seconds = self._spent()
-            self.curve.add(
-                {"step": done, "seconds": round(seconds, 2), "cpu_seconds": round(cpu_seconds, 2), **values}
-            )
-            self.progress.losses(values, done)
+            cpu_seconds, seconds = self.spent()
+            fixed = {"step": self.done, "seconds": round(seconds, 2), "cpu_seconds": round(cpu_seconds, 2)}
+            self.curve.add({**fixed, **values})
+            self.progress.losses(values)
 
-    def _spent(self) -> tuple[float, float]:
-        cpu_seconds = self.cpu_before + time.process_time() - self.cpu_started
-        return cpu_seconds, self.seconds_before + time.monotonic() - self.started
-
-    def _generator(self, stream: int) -> torch.Generator:
-        generator = torch.Generator(self.fabric.device)
-        return generator.manual_seed(randomness.mixed(self.config.seed, stream))
-
-    def _kept(self) -> str:
-        if self.latest is None:
-            return "no checkpoint was written yet"
-        return f"the last good checkpoint is {self.latest}"
-
-
-def check(config: TrainConfig, family: Family, spec: DataSpec, resume: Checkpoint | None) -> None:
-    """Refuse data that the family cannot use, and a checkpoint of another family, seed, data or length."""
-    if family.needs_pairs and len(spec.domains) != 2:
-        raise ConfigError(
-            f"family {family.name!r} translates between two domains, and data {spec.name!r} have one: "
-            f"use shapes-stripes, emoji-sketch or folders:PATH"
-        )
-    if resume is None:
-        return
-    if resume.family.name != family.name:
-        raise CheckpointError(
-            f"{resume.path} is a checkpoint of family {resume.family.name!r}, not of {family.name!r}"
-        )
-    if resume.data.digest != spec.digest:
-        raise CheckpointError(
-            f"the data {spec.name!r} are not what {resume.path} was trained on (digest {spec.digest[:12]}, "
-            f"was {resume.data.digest[:12]}): restore them, or begin a new run"
-        )
-    if resume.seed != config.seed:
-        raise CheckpointError(f"{resume.path} has seed {resume.seed}, not {config.seed}: begin a new run")
-    if resume.step >= config.steps:
-        raise CheckpointError(
-            f"{resume.path} is finished: it has {resume.step:,} of {config.steps:,} steps; "
-            f"go on with --set steps=N for a larger N"
-        )
+    def _explain(self, error: RuntimeError | MemoryError, step: int) -> NoReturn:
+        """Raise what a failed step means, where it is known, and the error itself where it is not."""
+        text = str(error)
+        no_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if no_memory or "can't allocate memory" in text or "out of memory" in text:
+            raise TrainingError(
+                f"out of memory at step {step} with batch_size = {self.config.batch_size}: "
+                f"set a smaller batch_size or precision=bf16; {self.kept()}"
+            ) from error
+        if self.config.compile and "double backward" in text:
+            raise TrainingError(
+                f"family {self.family.name!r} differentiates gradients, which compiled networks cannot do: "
+                f"set compile=false"
+            ) from error
+        raise error
 
 
 def _due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "can't allocate memory" in str(error) or "out of memory" in str(error)

@@ -22,8 +22,9 @@ class TrainingProgress:
 
     def __init__(self, name: str, begin: int, steps: int, quiet: bool) -> None:
         self.console = Console(stderr=True, quiet=quiet)
-        self._name, self._begin, self._steps, self._quiet = name, begin, steps, quiet
-        self._losses = ""
+        self._name, self._begin, self._done, self._steps = name, begin, begin, steps
+        self._quiet = quiet
+        self._losses: dict[str, float] = {}
         self._started = self._shown = time.monotonic()
         self._bar: Progress | None = None
         if self.console.is_terminal and not quiet:
@@ -47,21 +48,21 @@ class TrainingProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None and not self._quiet:
+            self._show(self._done, time.monotonic())
         if self._bar is not None:
             self._bar.stop()
 
     def advance(self, done: int) -> None:
         """Say that `done` steps of the run are made; cheap when there is nothing new to show yet."""
-        now = time.monotonic()
+        self._done, now = done, time.monotonic()
         if self._quiet or now - self._shown < (LINE_SECONDS if self._bar is None else BAR_SECONDS):
             return
         self._show(done, now)
 
-    def losses(self, values: Mapping[str, float], done: int) -> None:
-        """Show new losses or held-out figures."""
-        self._losses = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        if done >= self._steps and not self._quiet:
-            self._show(done, time.monotonic())
+    def losses(self, values: Mapping[str, float]) -> None:
+        """Show these losses or held-out figures from now on."""
+        self._losses |= values
 
     def note(self, text: str) -> None:
         """A line above the bar."""
@@ -71,11 +72,12 @@ class TrainingProgress:
         self._shown = now
         rate = (done - self._begin) / max(now - self._started, 1e-9)
         left = duration((self._steps - done) / rate) + " left" if rate else ""
+        losses = "  ".join(f"{name} {value:.4g}" for name, value in self._losses.items())
         speed = f"{rate:.1f} steps/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s/step"
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, rate=speed, left=left, losses=self._losses)
+            self._bar.update(self._task, completed=done, rate=speed, left=left, losses=losses)
         else:
-            self.note(f"{self._name}: step {done:,} of {self._steps:,}, {speed}, {left}  {self._losses}")
+            self.note(f"{self._name}: step {done:,} of {self._steps:,}, {speed}, {left}  {losses}")
             sys.stderr.flush()
 
 
