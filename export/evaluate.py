@@ -1,0 +1,246 @@
+"""`atelier evaluate`: measures published models through a gateway, as any client would meet them.
+
+Samples come out of the exported graphs and the samplers of `serving`; torch is used for nothing but the
+judge. The figures and the card are kept with the model and shown by the API.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from export.asking import Sampling, as_served, generate, translate
+from export.cards import FIGURES, card
+from export.generation import Evaluation, ImageSet, evaluate_generation
+from export.grids import generation_grid, translation_grid
+from export.inception import InceptionError, inception_frechet_distance
+from export.publish import PublishError, update_quality
+from export.translation import EXPLAINED, evaluate_translation
+from serving.client import AtelierError, Client
+from serving.client.gateway import GatewayError, gateway
+from training.data import DataError, ImageData, Splits
+from training.data.open import open_data
+from training.data.pairs import PairData
+
+MOST_TRAINING_IMAGES = 20_000
+"""Training images that a judge is trained on, and that nearest neighbours are sought among."""
+MOST_HELD_OUT_IMAGES = 2_000
+"""Held-out images that are compared with."""
+
+
+class EvaluationError(ValueError):
+    """A model that cannot be measured: says why, and what to give."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    console = Console(stderr=True)
+    try:
+        with ExitStack() as stack:
+            address = options.address
+            if address is None:
+                with console.status("Starting a gateway ..."):
+                    address = stack.enter_context(gateway(options.repository)).grpc_address
+            found = {model: _evaluate(model, address, options, console) for model in options.models}
+    except (AtelierError, DataError, EvaluationError, GatewayError, InceptionError, PublishError) as error:
+        print(f"atelier evaluate: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        options.json.write_text(
+            json.dumps({name: dict(each.quality) for name, each in found.items()}, indent=2)
+        )
+    if len(found) > 1:
+        _print_summary(found)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="atelier evaluate", description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="public models to measure")
+    parser.add_argument(
+        "--repository", type=Path, default=Path("model_repository"), help="where they are published"
+    )
+    parser.add_argument(
+        "--address", help="host:port of a running gateway over that repository; default: one is started"
+    )
+    parser.add_argument("--samples", type=int, default=2000, help="images to draw (default 2,000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the evaluation (default 0)")
+    parser.add_argument("--steps", type=int, help="sampling steps; default: the model's own")
+    parser.add_argument("--sampler", default="", help="sampler; default: the model's own")
+    parser.add_argument("--guidance-scale", type=float, help="guidance scale; default: the model's own")
+    parser.add_argument("--data", help="data set to compare with; default: what the model was trained on")
+    parser.add_argument(
+        "--inception-weights", type=Path, help="also report FID on Inception features with these weights"
+    )
+    parser.add_argument("--no-card", action="store_true", help="do not keep figures and card with the model")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    return parser
+
+
+def _evaluate(model: str, address: str, options: argparse.Namespace, console: Console) -> Evaluation:
+    with Client(address) as client:
+        about = client.model(model)
+        splits = _data(about, options.data)
+        spec = splits.train.spec
+        if about.directions:
+            evaluation, grid = _translation(client, about, splits, options, console)
+            explained = EXPLAINED
+        else:
+            evaluation, grid = _generation(client, about, splits, options, console)
+            explained = FIGURES
+    text = card(
+        model=model, facts=_facts(about), rows=evaluation.rows, notes=evaluation.notes, explained=explained
+    )
+    _print_rows(f"{model} on {spec.name}", evaluation)
+    if not options.no_card:
+        update_quality(options.repository, model, about.default_version, evaluation.quality, text, grid)
+    return evaluation
+
+
+def _data(about: Any, wanted: str | None) -> Splits:
+    """The data set that was asked for, or the one that the model says it was trained on."""
+    if wanted:
+        return open_data(wanted)
+    if "data" not in about.metadata:
+        raise EvaluationError(f"{about.name} does not say what it was trained on: give it with --data")
+    return open_data(about.metadata["data"], **json.loads(about.metadata.get("data_options", "{}")))
+
+
+def _generation(
+    client: Client, about: Any, splits: Splits, options: argparse.Namespace, console: Console
+) -> tuple[Evaluation, bytes]:
+    rng = np.random.default_rng(options.seed)
+    spec = splits.train.spec
+    train = _images(splits.train, MOST_TRAINING_IMAGES, rng)
+    held_out = _images(splits.held_out, MOST_HELD_OUT_IMAGES, rng)
+    classes = len(about.class_labels)
+    labels = np.arange(options.samples) % classes if classes else None
+    sampling = Sampling(steps=options.steps, sampler=options.sampler, guidance_scale=options.guidance_scale)
+    drawn = generate(
+        client,
+        about.name,
+        labels,
+        count=options.samples,
+        spec=spec,
+        sampling=sampling,
+        seed=options.seed,
+        console=console,
+    )
+    with console.status("Training a classifier that judges, and measuring ..."):
+        evaluation = evaluate_generation(
+            spec, train, held_out, ImageSet(images=drawn.images, labels=labels), seed=options.seed
+        ).with_note(drawn.described)
+    if options.inception_weights:
+        distance = inception_frechet_distance(held_out.images, drawn.images, options.inception_weights)
+        evaluation = evaluation.with_figure("inception_frechet_distance", distance)
+    return evaluation, _png(generation_grid(drawn.images, classes))
+
+
+def _translation(
+    client: Client, about: Any, splits: Splits, options: argparse.Namespace, console: Console
+) -> tuple[Evaluation, bytes]:
+    train, held_out = splits.train, splits.held_out
+    spec = train.spec
+    if not isinstance(train, PairData) or not isinstance(held_out, PairData) or not held_out.paired:
+        raise EvaluationError(f"{spec.name} has no held-out pairs to compare translations with: give --data")
+    rng = np.random.default_rng(options.seed)
+    first, second = (
+        _images(side, min(options.samples, MOST_HELD_OUT_IMAGES), None)
+        for side in (held_out.first, held_out.second)
+    )
+    sides = tuple(_images(side, MOST_TRAINING_IMAGES, rng) for side in (train.first, train.second))
+    translated = {
+        direction: translate(
+            client,
+            about.name,
+            (first if direction == "a_to_b" else second).images,
+            direction,
+            spec=spec,
+            console=console,
+        )
+        for direction in about.directions
+    }
+    with console.status("Training a classifier that judges, and measuring ..."):
+        evaluation = evaluate_translation(
+            spec, (sides[0], sides[1]), (first, second), translated, seed=options.seed
+        )
+    return evaluation, _png(translation_grid(first.images, second.images, translated))
+
+
+def _images(data: ImageData, most: int, rng: np.random.Generator | None) -> ImageSet:
+    """The images of a split in their order, or `most` of them picked by `rng`."""
+    indices = np.arange(min(len(data), most))
+    if rng is not None and len(data) > most:
+        indices = np.sort(rng.choice(len(data), most, replace=False))
+    batch = data.batch(indices, np.random.default_rng(0))
+    labels = None if batch.labels is None else batch.labels.numpy()
+    # Whatever a data set knows of its images as whole numbers is a factor that can be read off them.
+    attributes: Mapping[str, Any] = getattr(data, "attributes", {})
+    factors = {name: values[indices] for name, values in attributes.items() if values.dtype == np.int64}
+    if not factors and labels is not None:
+        factors = {"class": labels}
+    return ImageSet(images=as_served(batch.images.numpy(), data.spec), labels=labels, factors=factors)
+
+
+def _facts(about: Any) -> dict[str, str]:
+    """What the card says above its figures; empty values are left out."""
+    known = about.metadata
+    return {
+        "Family": about.family,
+        "Image": f"{about.width}×{about.height}, {'RGB' if about.channels == 3 else 'grey'}",
+        "Classes": str(len(about.class_labels) or ""),
+        "Directions": ", ".join(about.directions),
+        "Trained on": f"{known.get('data', '')}, {int(known.get('data_images', 0)):,} images",
+        "Data": known.get("data_source", ""),
+        "Updates": f"{int(known.get('steps', 0)):,} of batch {known.get('batch_size', '')}",
+        "Training seed": known.get("seed", ""),
+        "Processor seconds": known.get("cpu_seconds", ""),
+        "Method": known.get("paper", ""),
+        "Version": str(about.default_version),
+    }
+
+
+def _png(picture: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _print_rows(model: str, evaluation: Evaluation) -> None:
+    columns = list(dict.fromkeys(name for row in evaluation.rows for name in row.figures))
+    table = Table(title=model)
+    table.add_column("")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    for row in evaluation.rows:
+        cells = (f"{row.figures[name]:.4f}" if name in row.figures else "" for name in columns)
+        table.add_row(row.name.strip("*"), *cells)
+    Console().print(table)
+
+
+def _print_summary(found: Mapping[str, Evaluation]) -> None:
+    """Every model on a line, and the median of each figure that all of them have."""
+    columns = [
+        name for name in next(iter(found.values())).quality if all(name in e.quality for e in found.values())
+    ]
+    table = Table(title="Summary")
+    table.add_column("")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    for model, evaluation in found.items():
+        table.add_row(model, *(f"{evaluation.quality[name]:.4f}" for name in columns))
+    medians = [statistics.median(e.quality[name] for e in found.values()) for name in columns]
+    table.add_row("median", *(f"{value:.4f}" for value in medians))
+    Console().print(table)
