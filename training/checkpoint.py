@@ -190,7 +190,7 @@ def save(run: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], values
             payload = serialize_tensors({k: _standalone(v) for k, v in parts[part].items()})
             sizes[part] = len(payload)
             _write(beside / f"{part}.safetensors", payload)
-        text = json.dumps({"format": FORMAT, "step": step, "sizes": sizes, **plain(values)}, indent=1)
+        text = json.dumps({**plain(values), "format": FORMAT, "step": step, "sizes": sizes}, indent=1)
         _write(beside / "checkpoint.json", text.encode())
         _sync_folder(beside)
         if final.exists():

@@ -1,38 +1,43 @@
-import warnings
-from collections.abc import Callable, Sequence
+"""Makes the family and the data set `toy` known, and runs them."""
 
-import numpy as np
-import onnxruntime
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor, nn
 
-Exported = Callable[..., list[np.ndarray]]
-Export = Callable[[nn.Module, Sequence[Tensor]], Exported]
+sys.path.insert(0, str(Path(__file__).parent))
+
+import toy
+
+from training.config import resolve_config
+from training.data import DATASETS
+from training.devices import launch
+from training.families import FAMILIES
+from training.loop import Result, train
+
+QUICK = {"data": "toy", "batch_size": 8, "tensorboard": False, "accelerator": "cpu", "log_every": 5}
+
+
+@pytest.fixture(autouse=True)
+def toy_is_known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setitem(FAMILIES, "toy", "toy:FAMILY")
+    monkeypatch.setitem(DATASETS, "toy", "toy:open_toy")
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
-def export() -> Export:
-    """Exports a module with a dynamic batch; what it returns runs the graph on tensors in order."""
+def train_toy(tmp_path: Path) -> Callable[..., Result]:
+    """Trains `toy` into `tmp_path / name`: settings as a file's, a family and data of one's own if wanted."""
 
-    def export(module: nn.Module, inputs: Sequence[Tensor]) -> Exported:
-        rows = torch.export.Dim("rows")
-        with warnings.catch_warnings():
-            # torch 2.13's own exporter calls a function that torch 2.13 deprecates.
-            warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated", FutureWarning)
-            program = torch.onnx.export(
-                module.eval(),
-                tuple(inputs),
-                dynamo=True,
-                opset_version=20,
-                dynamic_shapes=tuple({0: rows} for _ in inputs),
-                verbose=False,
-            )
-        assert program is not None
-        session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
-        names = [tensor.name for tensor in session.get_inputs()]
-        return lambda *tensors: session.run(
-            None, {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
-        )
+    def run(
+        name: str = "run", resume: Any = None, family: Any = toy.FAMILY, data: Any = None, **settings: Any
+    ):
+        config = resolve_config(family, QUICK | settings, {})
+        return train(config, family, data or toy.open_toy(None), tmp_path / name, launch(config), resume)
 
-    return export
+    return run
