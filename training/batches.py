@@ -13,6 +13,7 @@ from training import randomness
 from training.coerce import ConfigError
 from training.config import TrainConfig
 from training.data import Batch, ImageData
+from training.data.augment import augmented
 
 
 class Batches:
@@ -57,7 +58,7 @@ class Batches:
     def _read(self, step: int) -> Batch:
         indices = self._order.indices(step)[self._share]
         rng = randomness.numpy_rng(self._config.seed, randomness.DATA, step, self._fabric.global_rank)
-        batch = self._data.batch(indices, rng)
+        batch = augmented(self._data.batch(indices, rng), self._config.augment, rng)
         return pinned(batch) if self._pin else batch
 
     def _to_device(self, batch: Batch) -> Batch:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from training.coerce import ConfigError, Text, build, plain, unknown_key
+from training.data.augment import AUGMENTATIONS
 from training.family import Family
 
 FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -87,6 +88,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigError(f"{name} = {value!r} is not possible: it must be at least {low}")
+        for name in self.augment:
+            if name not in AUGMENTATIONS:
+                known = ", ".join(AUGMENTATIONS)
+                raise ConfigError(f"augment = {name!r} is not possible: each must be one of {known}")
         if not 0.0 <= self.ema_decay < 1.0:
             raise ConfigError(f"ema_decay = {self.ema_decay!r} is not possible: it must be in [0, 1)")
         if self.warmup_steps >= self.steps:

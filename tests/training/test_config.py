@@ -38,6 +38,7 @@ def test_flags_are_stronger_than_the_file_and_the_file_than_defaults():
             {"schedule": "cos"},
             "schedule = 'cos' is not possible: it must be one of constant, cosine, linear",
         ),
+        ({}, {"augment": "flop"}, "augment = 'flop' is not possible: each must be one of flip, shift"),
         ({}, {"ema_decay": "1"}, "ema_decay = 1.0 is not possible: it must be in [0, 1)"),
         (
             {"steps": 5, "warmup_steps": 5},

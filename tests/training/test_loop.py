@@ -43,6 +43,16 @@ def test_reading_ahead_changes_nothing(train_toy):
     assert_same(one.checkpoint, other.checkpoint)
 
 
+def test_augmented_images_differ_by_step_and_repeat_when_resumed(train_toy):
+    plain = train_toy("plain", steps=10)
+    settings = {"steps": 10, "augment": ["flip", "shift"], "checkpoint_every": 4, "keep_checkpoints": 0}
+    straight = train_toy("straight", **settings)
+    resume = checkpoint.load(straight.run / "checkpoints/step-00000004")
+    assert_same(straight.checkpoint, train_toy("again", resume=resume, **settings).checkpoint)
+    key = "networks/net.1.weight"
+    assert not torch.equal(tensors(plain.checkpoint)[key], tensors(straight.checkpoint)[key])
+
+
 def test_another_seed_gives_other_weights(train_toy):
     one, other = train_toy("one", steps=2), train_toy("other", steps=2, seed=1)
     key = "networks/net.1.weight"
