@@ -71,6 +71,11 @@ class PublicModel:
         return self.drawn.input("latent") if self.drawn and not self.denoiser else None
 
     @cached_property
+    def tasks(self) -> tuple[str, ...]:
+        """What it can be asked to do: any model that draws from a latent also decodes those it is given."""
+        return (*self.first.tasks, *(("decode",) if self.latent and "decode" not in self.first.tasks else ()))
+
+    @cached_property
     def picture(self) -> TensorSpec:
         """The image that comes out."""
         if self.drawn:
@@ -102,8 +107,8 @@ class PublicModel:
 
     def require(self, task: str) -> None:
         """Raises INVALID_ARGUMENT unless the model has the task."""
-        if task not in self.first.tasks:
-            raise invalid("model", f"{self.name} cannot {task}; it can {one_of(self.first.tasks)}")
+        if task not in self.tasks:
+            raise invalid("model", f"{self.name} cannot {task}; it can {one_of(self.tasks)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +193,15 @@ def _problem(roles: Mapping[str, Manifest]) -> str | None:
         return "its graphs differ in roles or tasks: they are of different exports; export it again"
     if not set.intersection(*(set(manifest.versions) for manifest in roles.values())):
         return "no version has all of its graphs; export it again"
+    translators = roles.keys() - _ROLE_TENSORS.keys()
+    for task, found in (
+        ("generate", roles.keys() & {"generator", "decoder", "denoiser"}),
+        ("encode", roles.keys() & {"encoder"}),
+        ("decode", roles.keys() & {"generator", "decoder"}),
+        ("translate", translators),
+    ):
+        if task in first.tasks and not found:
+            return f"it is said to {task}, but none of its graphs ({one_of(roles)}) does; export it again"
     for role, manifest in roles.items():
         inputs, outputs = _ROLE_TENSORS.get(role, _TRANSLATOR_TENSORS)
         lacking = sorted(inputs - {spec.name for spec in manifest.inputs})

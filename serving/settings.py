@@ -55,13 +55,13 @@ class Settings(BaseModel):
     """Most images that one request may ask for."""
     max_images: int = Field(default=64, ge=1)
     """Most images that one request may bring."""
-    max_image_pixels: int = Field(default=4_194_304, ge=1)
-    """Most pixels of one image, given or made."""
+    max_image_pixels: int = Field(default=1_048_576, ge=1)
+    """Most pixels of an image that a request brings."""
     max_message_bytes: int = Field(default=67_108_864, ge=65_536)
     """Largest request, in bytes."""
     max_pending_rows: int = Field(default=4096, ge=1)
     """Rows that may be under way at a time; requests beyond are refused at the door."""
-    max_batch_bytes: int = Field(default=67_108_864, ge=1)
+    max_batch_bytes: int = Field(default=16_777_216, ge=1)
     """Input bytes beyond which a batch takes no more rows."""
     default_deadline: float = Field(default=300.0, gt=0)
     """Seconds that a request may take where its client sets no deadline."""

@@ -266,14 +266,18 @@ class EditImagesResponse(_message.Message):
     def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., run: _Optional[_Union[RunInfo, _Mapping]] = ...) -> None: ...
 
 class EncodeImagesRequest(_message.Message):
-    __slots__ = ("model", "version", "images")
+    __slots__ = ("model", "version", "images", "class_id", "class_label")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    CLASS_LABEL_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     images: _containers.RepeatedCompositeFieldContainer[Image]
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ...) -> None: ...
+    class_id: int
+    class_label: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., class_id: _Optional[int] = ..., class_label: _Optional[str] = ...) -> None: ...
 
 class EncodeImagesResponse(_message.Message):
     __slots__ = ("latents",)
@@ -306,7 +310,7 @@ class DecodeLatentsResponse(_message.Message):
     def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., run: _Optional[_Union[RunInfo, _Mapping]] = ...) -> None: ...
 
 class ExploreLatentsRequest(_message.Message):
-    __slots__ = ("model", "version", "interpolation", "traversal", "arithmetic", "count", "format")
+    __slots__ = ("model", "version", "interpolation", "traversal", "arithmetic", "count", "format", "class_id", "class_label")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     INTERPOLATION_FIELD_NUMBER: _ClassVar[int]
@@ -314,6 +318,8 @@ class ExploreLatentsRequest(_message.Message):
     ARITHMETIC_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    CLASS_LABEL_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     interpolation: Interpolation
@@ -321,7 +327,9 @@ class ExploreLatentsRequest(_message.Message):
     arithmetic: Arithmetic
     count: int
     format: ImageFormat
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., interpolation: _Optional[_Union[Interpolation, _Mapping]] = ..., traversal: _Optional[_Union[Traversal, _Mapping]] = ..., arithmetic: _Optional[_Union[Arithmetic, _Mapping]] = ..., count: _Optional[int] = ..., format: _Optional[_Union[ImageFormat, str]] = ...) -> None: ...
+    class_id: int
+    class_label: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., interpolation: _Optional[_Union[Interpolation, _Mapping]] = ..., traversal: _Optional[_Union[Traversal, _Mapping]] = ..., arithmetic: _Optional[_Union[Arithmetic, _Mapping]] = ..., count: _Optional[int] = ..., format: _Optional[_Union[ImageFormat, str]] = ..., class_id: _Optional[int] = ..., class_label: _Optional[str] = ...) -> None: ...
 
 class LatentPoint(_message.Message):
     __slots__ = ("latent", "image", "seed")

@@ -1,0 +1,55 @@
+"""A public model as clients are told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from serving.catalog import PublicModel
+from serving.pb import image_generation_pb2 as pb
+from serving.samplers import SAMPLERS
+
+
+def describe(model: PublicModel, ready: Sequence[int], problem: str | None) -> pb.Model:
+    """The model's message. Width and height are 0 where they are the client's to choose."""
+    channels, height, width = model.picture.shape
+    message = pb.Model(
+        name=model.name,
+        family=model.first.family,
+        versions=model.versions,
+        default_version=model.version(0, ready),
+        tasks=[f"TASK_{task.upper()}" for task in model.tasks],
+        width=max(width, 0),
+        height=max(height, 0),
+        channels=channels,
+        class_labels=model.first.class_labels if model.conditional else (),
+        directions=model.directions,
+        latent_shape=model.latent.shape if model.latent else (),
+        ready=bool(ready),
+        metadata=_metadata(model, model.version(0, ready), problem),
+    )
+    sampling = model.denoiser.sampling if model.denoiser else None
+    if sampling:
+        message.samplers.extend(SAMPLERS)
+        message.default_sampler = sampling.sampler
+        message.default_steps = sampling.steps
+        message.default_guidance_scale = sampling.guidance_scale
+    return message
+
+
+def _metadata(model: PublicModel, version: int, problem: str | None) -> dict[str, str]:
+    metadata = dict(model.first.metadata)
+    for manifest in model.graphs.values():
+        record = manifest.versions[version]
+        metadata[f"sha256.{manifest.graph}"] = record.sha256
+        metadata[f"max_abs_error.{manifest.graph}"] = f"{record.max_abs_error:.1e}"
+        metadata |= {f"quality.{name}": f"{value:.4g}" for name, value in record.quality.items()}
+        if record.created:
+            metadata["created"] = record.created
+    metadata |= {f"domain_{letter}": name for letter, name in zip("ab", model.first.domains, strict=False)}
+    if model.directions:
+        image = model.first.input("image")
+        assert image is not None, "checked when the catalog was made"
+        metadata["multiple_of"] = str(image.multiple_of)
+    if problem:
+        metadata["problem"] = problem
+    return metadata

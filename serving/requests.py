@@ -1,0 +1,100 @@
+"""What every request goes through: a deadline, a code, a count, and a gateway that may be stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Container
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from serving.errors import Code, ServingError
+from serving.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestContext:
+    """What a transport knows of one request."""
+
+    deadline: float | None = None
+    """When the client stops waiting, in seconds of `time.monotonic`; None for the gateway's default."""
+    request_id: str = ""
+    """Name of the request in logs."""
+    client: str = ""
+    """Who asks, for fairness between clients: the peer's address without its port."""
+    transport: str = ""
+    """`grpc` or `http`, for logs."""
+
+
+class Requests:
+    """The requests under way."""
+
+    def __init__(self, *, models: Container[str], default_deadline: float, metrics: Metrics) -> None:
+        self.closing = False
+        self._models = models
+        self._default_deadline = default_deadline
+        self._metrics = metrics
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._cut_off: set[asyncio.Task[Any]] = set()
+
+    @asynccontextmanager
+    async def track(self, method: str, model: str, context: RequestContext) -> AsyncIterator[float]:
+        """One request, in the task that it runs in; yields its deadline.
+
+        At the deadline the body is cancelled, and so are its rows. Whatever it raises leaves as a
+        `ServingError`; what is not one is logged in full and told to nobody.
+        """
+        began = monotonic()
+        code = "OK"
+        model = model if model in self._models else "unknown"
+        task = asyncio.current_task()
+        assert task is not None, "requests run in tasks"
+        self._tasks.add(task)
+        self._metrics.requests_in_flight.labels(method).inc()
+        try:
+            if self.closing:
+                raise ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again", retry_after=1.0)
+            deadline = context.deadline if context.deadline is not None else began + self._default_deadline
+            async with asyncio.timeout_at(deadline):
+                yield deadline
+        except ServingError as error:
+            code = error.code
+            raise
+        except TimeoutError as error:
+            code = Code.DEADLINE_EXCEEDED
+            seconds = monotonic() - began
+            raise ServingError(
+                code, f"the deadline passed after {seconds:.1f} s: ask for less, or set a later one"
+            ) from error
+        except asyncio.CancelledError:
+            code = Code.CANCELLED
+            if task not in self._cut_off:
+                raise
+            code = Code.UNAVAILABLE
+            raise ServingError(code, "the gateway stopped before it was done; ask again") from None
+        except Exception as error:
+            code = Code.INTERNAL
+            log.exception("%s of %s failed (request %s)", method, model, context.request_id or "without id")
+            raise ServingError(code, "internal error; the log of the gateway says why") from error
+        finally:
+            self._tasks.discard(task)
+            self._metrics.requests_in_flight.labels(method).dec()
+            self._metrics.requests.labels(method, model, code).inc()
+            self._metrics.request_seconds.labels(method, model).observe(monotonic() - began)
+
+    async def close(self, grace: float) -> None:
+        """Takes no more, gives those under way `grace` seconds, and cancels what is left then."""
+        self.closing = True
+        tasks = self._tasks - {asyncio.current_task()}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace)
+            self._cut_off |= late
+            for task in late:
+                task.cancel()
+            if late:
+                log.warning("%d requests were cut off when the gateway stopped", len(late))
+                await asyncio.wait(late)
