@@ -15,8 +15,9 @@ from training.data.arrays import ArrayData, digest_of
 from training.data.cache import Arrays, cached
 from training.data.emoji_pictures import FRAME, draw_all, open_font
 from training.data.emoji_sequences import Emoji, groups_of, read_sequences
-from training.data.open import in_range, no_path
+from training.data.open import in_range, no_path, one_of
 from training.data.pairs import PairData
+from training.data.share import shares
 from training.data.sketch import line_drawings
 
 FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
@@ -48,7 +49,7 @@ def open_emoji(
     in_range("emoji", "size", size, 16, FRAME)
     sequences, arrays = _pictures(size, skin_tones, font, emoji_test, sketches=False)
     images, labels = arrays["images"], _labels(sequences)
-    held = _share(_bases(sequences, images), "held out") < HELD_OUT_SHARE
+    held = shares(_bases(sequences, images), "held out") < HELD_OUT_SHARE
     train, held_out = np.flatnonzero(~held), np.flatnonzero(held)
     spec = DataSpec(
         name="emoji",
@@ -82,14 +83,12 @@ def open_emoji_sketch(
     Held out are the same emoji as in `emoji`, paired. Without skin tones, which no drawing shows.
     """
     no_path("emoji-sketch", path)
-    if size not in SKETCH_SIZES:
-        sizes = ", ".join(map(str, SKETCH_SIZES))
-        raise DataError(f"option size={size} of emoji-sketch must be one of {sizes}")
+    one_of("emoji-sketch", "size", size, SKETCH_SIZES)
     sequences, arrays = _pictures(size, skin_tones, font, emoji_test, sketches=True)
     images, sketches = arrays["images"], arrays["sketches"]
     bases = _bases(sequences, images)
-    held = _share(bases, "held out") < HELD_OUT_SHARE
-    half = _share(bases, "half") < 0.5
+    held = shares(bases, "held out") < HELD_OUT_SHARE
+    half = shares(bases, "half") < 0.5
     drawn, coloured = np.flatnonzero(~held & half), np.flatnonzero(~held & ~half)
     held_out = np.flatnonzero(held)
     spec = DataSpec(
@@ -176,9 +175,3 @@ def _bases(sequences: Sequence[Emoji], images: NDArray[np.uint8]) -> list[str]:
     for emoji, image in zip(sequences, images, strict=True):
         same[emoji.base] = same.get(emoji.base) or first.setdefault(image.tobytes(), emoji.base)
     return [same[emoji.base] for emoji in sequences]
-
-
-def _share(bases: Sequence[str], purpose: str) -> NDArray[np.float64]:
-    """A number in [0, 1) for each, drawn from the digest of its base: the same on every machine, for ever."""
-    digests = [hashlib.sha256(f"{purpose}: {base}".encode()).digest() for base in bases]
-    return np.array([int.from_bytes(digest[:6], "big") / 2**48 for digest in digests])

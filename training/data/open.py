@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +65,9 @@ def in_range(kind: str, option: str, value: float, low: float, high: float) -> N
     """Refuses an option outside of its range."""
     if not low <= value <= high:
         raise DataError(f"option {option}={value} of {kind} must lie between {low} and {high}")
+
+
+def one_of(kind: str, option: str, value: object, choices: Collection[object]) -> None:
+    """Refuses an option that is none of the choices."""
+    if value not in choices:
+        raise DataError(f"option {option}={value!r} of {kind} must be one of {', '.join(map(str, choices))}")

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 from scipy import ndimage
+
+from training.data.progress_bar import shown
 
 Floats = NDArray[np.floating[Any]]
 
@@ -64,6 +64,5 @@ def line_drawing(picture: NDArray[np.uint8], size: int, blur: float, pen: float)
 def line_drawings(pictures: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Line drawings [count, 3, size, size], with a progress bar; at small sizes with fewer details."""
     blur, pen = 0.3 + size / 160, 0.5 + size / 90
-    console = Console(stderr=True)
-    bar = track(pictures, "Line drawings", console=console, transient=True, disable=not console.is_terminal)
+    bar = shown(pictures, "Line drawings", len(pictures))
     return np.stack([line_drawing(picture, size, blur, pen) for picture in bar])
