@@ -13,6 +13,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("serving.client.command:models", "list the models of a gateway"),
     "generate": ("serving.client.command:generate", "ask a gateway for images"),
     "translate": ("serving.client.command:translate", "ask a gateway to translate an image"),
+    "demo": ("serving.demo:main", "serve a repository and draw a picture of everything in it"),
+    "pipeline": ("export.pipeline:main", "train, export, serve and draw small models of all families"),
 }
 
 # Which extra holds what a subcommand needs, for the message that says what to install.

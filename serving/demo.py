@@ -1,0 +1,192 @@
+"""`atelier demo`: a gateway, pictures from every model over gRPC and HTTP, and a page to play with."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from PIL import Image, ImageDraw, ImageFont
+from rich.console import Console
+
+from serving.client import AtelierError, Client
+from serving.client.gateway import Gateway, GatewayError, free_ports, gateway
+
+PICTURES = 12
+"""Pictures of a model in a row of the sheet."""
+CELL = 96
+"""Pixels of a picture in the sheet."""
+GAP = 6
+"""Pixels between pictures."""
+TITLE = 30
+"""Pixels above a row, for its title."""
+SEED = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """One row of the sheet."""
+
+    title: str
+    """What it shows, and how it was asked for."""
+    images: Sequence[Image.Image]
+    """Pictures, from left to right."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="atelier demo", description="Serve a repository and draw all of it."
+    )
+    parser.add_argument("--repository", type=Path, default=Path("model_repository"))
+    parser.add_argument("--out", type=Path, default=Path("demo/contact_sheet.png"), help="the contact sheet")
+    parser.add_argument("--once", action="store_true", help="end when the sheet is drawn")
+    options = parser.parse_args(arguments)
+    console = Console()
+    # Ctrl-C and SIGTERM end the block below, and with it the gateway.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        started = time.monotonic()
+        with gateway(options.repository, **_ports()) as running:
+            console.print(f"The gateway is up after {time.monotonic() - started:.1f} s.")
+            strips = draw_all(running, console)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            contact_sheet(strips).save(options.out)
+            console.print(f"\nPictures of every model: [bold]{options.out}[/bold]")
+            console.print(f"Play with them:          [bold]{running.http_address}/[/bold]")
+            console.print(
+                f"The API:                 {running.http_address}/docs, gRPC at {running.grpc_address}"
+            )
+            if not options.once:
+                console.print("\nCtrl-C ends it.")
+                threading.Event().wait()
+    except KeyboardInterrupt:
+        console.print("\nEnded.")
+    except (AtelierError, GatewayError, OSError) as error:
+        print(f"atelier demo: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def draw_all(running: Gateway, console: Console) -> list[Strip]:
+    """A strip of every model: generators over gRPC and, the same seed once more, over HTTP; translators on
+    the pictures of a generator whose domain they know."""
+    strips: list[Strip] = []
+    with Client(running.grpc_address) as client:
+        models = list(client.models())
+        drawn: dict[str, Sequence[Image.Image]] = {}
+        with console.status("Drawing ...") as status:
+            for about in models:
+                status.update(f"Drawing {about.name} ...")
+                if not about.directions:
+                    strips += _generated(client, running, about, drawn)
+            for about in models:
+                status.update(f"Drawing {about.name} ...")
+                if about.directions:
+                    strips += _translated(client, about, drawn)
+    for strip in strips:
+        console.print(f"  [green]✓[/green] {strip.title}")
+    return strips
+
+
+def contact_sheet(strips: Sequence[Strip]) -> Image.Image:
+    """The strips below each other, each under its title."""
+    width = PICTURES * (CELL + GAP) + GAP
+    height = len(strips) * (TITLE + CELL + GAP) + GAP
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(15)
+    for row, strip in enumerate(strips):
+        top = row * (TITLE + CELL + GAP) + GAP
+        draw.text((GAP, top + 6), strip.title, fill=(40, 40, 48), font=font)
+        for column, image in enumerate(strip.images[:PICTURES]):
+            side = image.convert("RGB").resize((CELL, CELL), Image.Resampling.NEAREST)
+            sheet.paste(side, (GAP + column * (CELL + GAP), top + TITLE))
+    return sheet
+
+
+def _generated(
+    client: Client, running: Gateway, about: Any, drawn: dict[str, Sequence[Image.Image]]
+) -> list[Strip]:
+    """Pictures of as many classes as fit, over gRPC; one of them again over HTTP, which must be the same."""
+    classes = list(about.class_labels)
+    step = max(len(classes) // PICTURES, 1)
+    wanted = [classes[(index * step) % len(classes)] for index in range(PICTURES)] if classes else []
+    started = time.monotonic()
+    if wanted:
+        images = [
+            client.generate(about.name, class_label=label, seed=SEED + index)[0]
+            for index, label in enumerate(wanted)
+        ]
+    else:
+        images = list(client.generate(about.name, count=PICTURES, seed=SEED))
+    seconds = (time.monotonic() - started) / PICTURES
+    body: dict[str, Any] = {"seed": str(SEED)} | ({"classLabel": wanted[0]} if wanted else {})
+    over_http = _post_picture(f"{running.http_address}/v1/models/{about.name}:generate", body)
+    if over_http.convert("RGB").tobytes() != images[0].convert("RGB").tobytes():
+        raise GatewayError(f"{about.name} draws another picture over HTTP than over gRPC for seed {SEED}")
+    drawn[about.name] = images
+    how = f"{about.default_sampler}, {about.default_steps} steps" if about.default_sampler else "one pass"
+    return [Strip(title=f"{about.name}: {how}, {1000 * seconds:.0f} ms an image", images=images)]
+
+
+def _translated(client: Client, about: Any, drawn: dict[str, Sequence[Image.Image]]) -> list[Strip]:
+    """A generator's pictures, carried to the other domain and back."""
+    source = _source(about, drawn)
+    if source is None:
+        return []
+    name, images = source
+    start = _domain_of(about, name)
+    there = about.directions[start]
+    carried = client.translate(about.name, images, direction=there)
+    strips = [Strip(title=f"{about.name}: {name} through {there}", images=list(carried))]
+    if len(about.directions) == 2:
+        back = about.directions[1 - start]
+        strips.append(
+            Strip(
+                title=f"{about.name}: and back through {back}",
+                images=list(client.translate(about.name, list(carried), direction=back)),
+            )
+        )
+    return strips
+
+
+def _source(about: Any, drawn: dict[str, Sequence[Image.Image]]) -> tuple[str, Sequence[Image.Image]] | None:
+    """Pictures of the generator with the same first word in its name: shapes_unet for shapes_cyclegan."""
+    family = about.name.partition("_")[0]
+    return next(((name, images) for name, images in drawn.items() if name.partition("_")[0] == family), None)
+
+
+def _domain_of(about: Any, generator: str) -> int:
+    """Which domain a generator's pictures belong to: the second where it bears the generator's first word."""
+    return int(about.metadata.get("domain_b") == generator.partition("_")[0])
+
+
+def _post_picture(url: str, body: dict[str, Any]) -> Image.Image:
+    headers = {"Content-Type": "application/json", "Accept": "image/png"}
+    request = Request(url, data=json.dumps(body).encode(), headers=headers)  # noqa: S310 - our own gateway
+    with urlopen(request, timeout=120) as response:  # noqa: S310
+        return Image.open(io.BytesIO(response.read()))
+
+
+def _ports() -> dict[str, int]:
+    """The ports of the documentation where they are free, else any."""
+
+    wanted = {"http_port": 8080, "grpc_port": 8081, "metrics_port": 8082}
+    for name, port in wanted.items():
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                wanted[name] = free_ports(1)[0]
+    return wanted
