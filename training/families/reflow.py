@@ -20,7 +20,7 @@ from training.data import Batch, DataSpec
 from training.families import diffusion
 from training.families.diffusion.graphs import diffusion_graphs
 from training.families.diffusion.loss import draw_sigma, drop_labels, gaussian
-from training.families.diffusion.sampling import denoiser, heun, sampling_sigmas
+from training.families.diffusion.sampling import denoiser, heun, sampling_sigmas, start
 from training.families.diffusion.settings import DiffusionSettings, Sampler
 from training.family import Family, Step
 from training.preconditioning import SCALINGS, noise_level
@@ -106,7 +106,7 @@ def draw_pairs(config: ReflowSettings, unet: nn.Module, data: DataSpec, rows: in
     for begin in range(0, config.pairs, rows):
         class_id = None if labels is None else labels[begin : begin + rows, None]
         denoise = denoiser(config, unet, class_id, len(data.class_labels), config.pairs_guidance)
-        images.append(heun(denoise, noise[begin : begin + rows] * sigmas[0], sigmas))
+        images.append(heun(denoise, start(config, noise[begin : begin + rows], sigmas[0]), sigmas))
     return Pairs(data, torch.cat(images), noise, labels)
 
 
@@ -122,11 +122,11 @@ def reflow_loss(
     rows = len(images)
     at_noise = torch.rand((rows, 1, 1, 1), generator=generator, device=generator.device) < config.one_call
     sigma = torch.where(at_noise, config.sigma_range[1], draw_sigma(config, rows, generator))
-    sigma = sigma.to(images.device)
+    at_noise, sigma = at_noise.to(images.device), sigma.to(images.device)
     c_in = SCALINGS["flow"](sigma, config.sigma_data).c_in
-    x = images + sigma * noise
+    fed = torch.where(at_noise, noise, c_in * (images + sigma * noise))
     level = noise_level("flow", sigma[:, :, 0, 0], config.timesteps)
-    velocity: Tensor = unet(c_in * x, level, class_id).float()
+    velocity: Tensor = unet(fed, level, class_id).float()
     distance = (velocity - (noise - images)).square().mean(dim=(1, 2, 3))
     return ((distance + config.huber**2).sqrt() - config.huber).mean()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from training.data import Batch, DataSpec
 from training.families.diffusion import FAMILY
 from training.families.diffusion.loss import diffusion_loss, draw_sigma, drop_labels, min_snr_weight
-from training.families.diffusion.sampling import denoiser, euler, heun, sampling_sigmas
+from training.families.diffusion.sampling import denoiser, euler, heun, sampling_sigmas, start
 from training.families.diffusion.settings import DiffusionSettings
 from training.family import Graph, Step
 from training.preconditioning import SCALINGS
@@ -107,7 +107,7 @@ def test_samples_of_the_perfect_network_have_the_datas_distribution(prediction: 
     denoise = denoiser(config, Ideal(config, 0.3, 0.5), None, 0, 1.0)
     noise = torch.randn(4000, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     sigmas = sampling_sigmas(config, 64)
-    images = sampler(denoise, noise * sigmas[0], sigmas)
+    images = sampler(denoise, start(config, noise, sigmas[0]), sigmas)
     assert float(images.mean()) == pytest.approx(0.3, abs=0.02)
     assert float(images.std()) == pytest.approx(0.5, abs=0.02)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from training import checkpoint
 from training.data import DataSpec
 from training.families import diffusion
-from training.families.diffusion.sampling import denoiser, euler, sampling_sigmas
+from training.families.diffusion.sampling import denoiser, euler, sampling_sigmas, start
 from training.families.diffusion.settings import DiffusionSettings
 from training.families.reflow import FAMILY, ReflowSettings, draw_pairs, reflow_loss
 from training.family import Step
@@ -60,7 +60,7 @@ def teacher_run(folder: Path, **values: object) -> Path:
 
 def test_a_pair_is_noise_and_the_image_that_the_flow_carries_it_to() -> None:
     class Shift(nn.Module):
-        """The flow of velocity 0.25 everywhere, followed from t = 0.999 to 0."""
+        """The flow of velocity 0.25 everywhere, from t = 0.999 to 0."""
 
         def forward(self, x: Tensor, noise_level: Tensor, class_id: Tensor | None = None) -> Tensor:
             return torch.full_like(x, 0.25)
@@ -69,7 +69,7 @@ def test_a_pair_is_noise_and_the_image_that_the_flow_carries_it_to() -> None:
     batch = pairs.batch(np.array([4, 0]), np.random.default_rng(0))
     assert len(pairs) == 5
     assert batch.labels.tolist() == [1, 0]
-    torch.testing.assert_close(batch.images, 0.999 * (batch.targets - 0.25), atol=1e-4, rtol=0)
+    torch.testing.assert_close(batch.images, batch.targets - 0.999 * 0.25, atol=1e-4, rtol=0)
 
 
 def test_pairs_are_a_function_of_their_seed_and_not_of_how_they_are_batched() -> None:
@@ -108,7 +108,8 @@ def test_updates_straighten_the_flow_until_one_step_lands_on_the_image(tmp_path:
     def one_step_error(unet: nn.Module) -> float:
         sigmas = sampling_sigmas(config, 1)
         denoise = denoiser(config, unet, batch.labels[:, None], 3, 1.0)
-        return (euler(denoise, batch.targets * sigmas[0], sigmas) - batch.images).square().mean().item()
+        x = start(config, batch.targets, sigmas[0])
+        return (euler(denoise, x, sigmas) - batch.images).square().mean().item()
 
     before = one_step_error(copy.deepcopy(student["unet"]))
     for i in range(40):

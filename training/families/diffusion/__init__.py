@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from training.data import Batch, DataSpec
 from training.families.diffusion.graphs import diffusion_graphs
 from training.families.diffusion.loss import diffusion_loss, drop_labels, gaussian
-from training.families.diffusion.sampling import denoiser, euler, heun, sampling_sigmas
+from training.families.diffusion.sampling import denoiser, euler, heun, sampling_sigmas, start
 from training.families.diffusion.settings import DiffusionSettings
 from training.families.diffusion.unet import UNet
 from training.family import Family, OptimizerSpec, Step
@@ -74,7 +74,7 @@ def sample(
     sigmas = sampling_sigmas(config, config.sample_steps).to(device)
     denoise = denoiser(config, networks["unet"], class_id, len(data.class_labels), config.guidance_scale)
     solve = heun if config.sampler == "heun" else euler
-    return solve(denoise, noise * sigmas[0], sigmas).clamp(-1, 1)
+    return solve(denoise, start(config, noise, sigmas[0]), sigmas).clamp(-1, 1)
 
 
 @torch.no_grad()

@@ -60,6 +60,11 @@ def sampling_sigmas(config: DiffusionSettings, steps: int) -> Tensor:
     return torch.cat([sigmas.float(), torch.zeros(1)])
 
 
+def start(config: DiffusionSettings, noise: Tensor, sigma: Tensor) -> Tensor:
+    """x at the greatest noise level: what the network takes for standard normal noise alone."""
+    return noise / SCALINGS[config.prediction](sigma, config.sigma_data).c_in
+
+
 def euler(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
     """Euler's method on the probability flow dx/dsigma = (x - denoised) / sigma; DDIM by another name."""
     for sigma, following in pairwise(sigmas):
