@@ -45,14 +45,14 @@ def main(arguments: list[str]) -> int:
         return 0
     _log_to_stderr(resolved.settings.log_level)
     try:
-        return asyncio.run(serve(resolved.settings))
+        return asyncio.run(serve(resolved.settings, say=partial(print, flush=True)))
     except (ServingError, PortError) as error:
         return _complain(error, _FAILED)
     except KeyboardInterrupt:  # a second Ctrl-C: whoever presses it wants no more grace
         return 130
 
 
-async def serve(settings: Settings, say: Callable[[str], None] = partial(print, flush=True)) -> int:
+async def serve(settings: Settings, say: Callable[[str], None]) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status.
 
     At the end readiness and health turn first, nothing new is taken, requests under way finish within their

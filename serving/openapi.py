@@ -14,11 +14,11 @@ _EXAMPLES: Mapping[str, tuple[str, Json]] = {
     "StreamGenerateImages": ("digits_unet", {"class_label": "seven", "preview_every": 1}),
     "TranslateImages": ("shapes_cyclegan", {"direction": "a_to_b", "images": [{"data": "<base64>"}]}),
     "EditImages": ("shapes_unet", {"task": "TASK_INPAINT", "images": [{"data": "<base64>"}]}),
-    "EncodeImages": ("digits_vae", {"images": [{"data": "<base64>"}]}),
+    "EncodeImages": ("digits_vae", {"class_label": "seven", "images": [{"data": "<base64>"}]}),
     "DecodeLatents": ("digits_vae", {"latents": [{"data": "<base64>", "shape": ["16"]}], "class_id": 7}),
     "ExploreLatents": (
         "digits_vae",
-        {"interpolation": {"from": {"seed": "1"}, "to": {"seed": "2"}}, "count": 8},
+        {"interpolation": {"from": {"seed": "1"}, "to": {"seed": "2"}}, "class_label": "seven", "count": 8},
     ),
     "ScoreImages": ("digits_vae", {"images": [{"data": "<base64>"}]}),
 }

@@ -154,10 +154,18 @@ class AsyncClient:
         return read_images(response.images, response.run)
 
     async def encode(
-        self, model: str, pictures: Picture | Iterable[Picture], *, version: int = 0
+        self,
+        model: str,
+        pictures: Picture | Iterable[Picture],
+        *,
+        class_label: str | None = None,
+        class_id: int | None = None,
+        version: int = 0,
     ) -> NDArray[np.float32]:
-        """Latents of pictures, [count, ...]."""
-        request = pb.EncodeImagesRequest(model=model, version=version, images=to_images(pictures))
+        """Latents of pictures, [count, ...]; a conditional encoder is told the class that they show."""
+        request = pb.EncodeImagesRequest(
+            model=model, version=version, images=to_images(pictures), **condition(class_label, class_id)
+        )
         response: pb.EncodeImagesResponse = await self._ask(self._stub.EncodeImages, request)
         return read_latents(response.latents)
 
@@ -181,9 +189,20 @@ class AsyncClient:
         response: pb.DecodeLatentsResponse = await self._ask(self._stub.DecodeLatents, request)
         return read_images(response.images, response.run)
 
-    async def explore(self, model: str, walk: Walk, *, count: int = 8, version: int = 0) -> Images:
+    async def explore(
+        self,
+        model: str,
+        walk: Walk,
+        *,
+        count: int = 8,
+        class_label: str | None = None,
+        class_id: int | None = None,
+        version: int = 0,
+    ) -> Images:
         """The images along a walk through latent space, and the latents that they were decoded from."""
-        request = explore_request(model, walk, count=count, version=version)
+        request = explore_request(
+            model, walk, count=count, class_label=class_label, class_id=class_id, version=version
+        )
         response: pb.ExploreLatentsResponse = await self._ask(self._stub.ExploreLatents, request)
         return read_images(response.images, response.run, response.latents)
 

@@ -101,10 +101,16 @@ def condition(class_label: str | None, class_id: int | None) -> dict[str, Any]:
     return {} if class_id is None else {"class_id": class_id}
 
 
-def explore_request(model: str, walk: Walk, *, count: int, version: int) -> pb.ExploreLatentsRequest:
+def explore_request(
+    model: str, walk: Walk, *, count: int, class_label: str | None, class_id: int | None, version: int
+) -> pb.ExploreLatentsRequest:
     """A request for the images along a walk through latent space."""
     request = pb.ExploreLatentsRequest(
-        model=model, version=version, count=count, format=pb.IMAGE_FORMAT_RAW_U8
+        model=model,
+        version=version,
+        count=0 if isinstance(walk, Arithmetic) else count,
+        format=pb.IMAGE_FORMAT_RAW_U8,
+        **condition(class_label, class_id),
     )
     if isinstance(walk, Interpolation):
         # `from` is a word of Python's, so the field has to be named in a string.
