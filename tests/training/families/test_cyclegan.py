@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from training.data import Batch, DataSpec
@@ -169,6 +170,25 @@ def test_the_grid_shows_input_translation_and_truth_of_both_ways() -> None:
     with torch.no_grad():
         torch.testing.assert_close(rows[:, 1], networks["a_to_b"](pairs.images))
         torch.testing.assert_close(rows[:, 4], networks["b_to_a"](pairs.targets))
+
+
+def test_without_a_known_truth_the_way_back_is_measured_and_shown(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("dark", "light"):
+        (tmp_path / folder).mkdir()
+        for i in range(20):
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(tmp_path / folder / f"{i}.png")
+    data = open_data(f"folders:{tmp_path / 'dark'},{tmp_path / 'light'}", size=16)
+    spec = data.train.spec
+    networks = small_networks(spec=spec).eval()
+    figures = FAMILY.evaluate(SMALL, networks, spec, random_batch(0), torch.Generator())
+    assert set(figures) == {"psnr_cycle_a", "psnr_cycle_b"}
+    a, fake_b, back_a, b, fake_a, back_b = FAMILY.sample(SMALL, networks, spec, 6, torch.Generator())
+    with torch.no_grad():
+        torch.testing.assert_close(back_a, networks["b_to_a"](networks["a_to_b"](a[None]))[0])
+        torch.testing.assert_close(back_b, networks["a_to_b"](networks["b_to_a"](b[None]))[0])
+        torch.testing.assert_close(fake_a, networks["b_to_a"](b[None])[0])
+    assert not torch.equal(fake_b, a)
 
 
 @pytest.mark.parametrize("norm", ["instance", "none"])

@@ -5,8 +5,10 @@ Code (paper): `a_to_b` (G), `b_to_a` (F), `discriminator_a` (D_X), `discriminato
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,15 +102,13 @@ def sample(
 ) -> Tensor:
     """Of each of some held-out pairs: a, its translation, b; then b, its translation, a.
 
-    The pairs are spread evenly over the held-out images, the same ones every time.
+    The pairs are spread evenly over the held-out images. Where no truth is known, the way back stands in its
+    place.
     """
-    held_out = open_data(data.name, **(data.options or {})).held_out
-    rows = math.ceil(count / 6)
-    indices = np.linspace(0, len(held_out), rows, endpoint=False).astype(np.int64)
-    batch = held_out.batch(indices, np.random.default_rng(0)).to(generator.device)
-    a, b = batch.images, _targets(batch)
-    shown = torch.stack([a, networks["a_to_b"](a), b, b, networks["b_to_a"](b), a], dim=1)
-    return shown.flatten(0, 1)[:count]
+    a, b = (x.to(generator.device) for x in _held_out(data, math.ceil(count / 6)))
+    fake_b, fake_a = networks["a_to_b"](a), networks["b_to_a"](b)
+    ends = (b, a) if _paired(data) else (networks["b_to_a"](fake_b), networks["a_to_b"](fake_a))
+    return torch.stack([a, fake_b, ends[0], b, fake_a, ends[1]], dim=1).flatten(0, 1)[:count]
 
 
 @torch.no_grad()
@@ -119,12 +119,13 @@ def evaluate(
     batch: Batch,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """Mean peak signal-to-noise ratio in dB of each translation to the truth: `batch` must be paired."""
+    """Mean PSNR in dB of each translation to the truth; of each way back, where no truth is known."""
     a, b = batch.images, _targets(batch)
-    return {
-        "psnr_a_to_b": float(psnr(networks["a_to_b"](a), b).mean()),
-        "psnr_b_to_a": float(psnr(networks["b_to_a"](b), a).mean()),
-    }
+    fake_b, fake_a = networks["a_to_b"](a), networks["b_to_a"](b)
+    if _paired(data):
+        return {"psnr_a_to_b": float(psnr(fake_b, b).mean()), "psnr_b_to_a": float(psnr(fake_a, a).mean())}
+    back_a, back_b = networks["b_to_a"](fake_b), networks["a_to_b"](fake_a)
+    return {"psnr_cycle_a": float(psnr(back_a, a).mean()), "psnr_cycle_b": float(psnr(back_b, b).mean())}
 
 
 def psnr(images: Tensor, truth: Tensor) -> Tensor:
@@ -157,6 +158,24 @@ def _noisy(images: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
         return images
     noise = torch.randn(images.shape, generator=generator, device=generator.device)
     return images + sigma * noise.to(images)
+
+
+def _paired(data: DataSpec) -> bool:
+    """Whether held-out images have a truth: data sets that can lack it say so in their options."""
+    return bool((data.options or {}).get("paired", True))
+
+
+def _held_out(data: DataSpec, rows: int) -> tuple[Tensor, Tensor]:
+    return _open_held_out(data.name, tuple(sorted((data.options or {}).items())), rows)
+
+
+# The grid is drawn over and over, and a folder takes its time to read.
+@functools.lru_cache(maxsize=1)
+def _open_held_out(name: str, options: tuple[tuple[str, Any], ...], rows: int) -> tuple[Tensor, Tensor]:
+    held_out = open_data(name, **dict(options)).held_out
+    indices = np.linspace(0, len(held_out), rows, endpoint=False).astype(np.int64)
+    batch = held_out.batch(indices, np.random.default_rng(0))
+    return batch.images, _targets(batch)
 
 
 def _targets(batch: Batch) -> Tensor:
