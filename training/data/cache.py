@@ -49,8 +49,8 @@ def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
 def _read(path: Path) -> Arrays | None:
     """The arrays in a file, or None where there is none that agrees with its own digest."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays: Arrays = dict(file)
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays: Arrays = dict(archive)
         expected = str(arrays.pop("sha256"))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
