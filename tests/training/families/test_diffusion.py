@@ -253,6 +253,7 @@ def test_the_denoiser_says_how_to_sample_from_it() -> None:
         "sampler": "dpmpp_2m",
         "steps": 9,
         "guidance_scale": 2.0,
+        "clip_denoised": False,
     }
     assert schedule["kind"] == "vp_cosine"
     assert 0 < schedule["sigma_min"] < schedule["sigma_max"]

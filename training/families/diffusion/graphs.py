@@ -58,4 +58,5 @@ def sampling(config: DiffusionSettings) -> dict[str, Any]:
         "sampler": config.sampler,
         "steps": config.sample_steps,
         "guidance_scale": config.guidance_scale,
+        "clip_denoised": config.clip_denoised,
     }

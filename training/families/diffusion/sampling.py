@@ -32,11 +32,11 @@ def denoiser(
         return c_skip * x + c_out * prediction
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        conditional = once(x, sigma, class_id)
-        if class_id is None or guidance_scale == 1:
-            return conditional
-        unconditional = once(x, sigma, torch.full_like(class_id, null))
-        return unconditional + guidance_scale * (conditional - unconditional)
+        denoised = once(x, sigma, class_id)
+        if class_id is not None and guidance_scale != 1:
+            unconditional = once(x, sigma, torch.full_like(class_id, null))
+            denoised = unconditional + guidance_scale * (denoised - unconditional)
+        return denoised.clamp(-1, 1) if config.clip_denoised else denoised
 
     return denoise
 

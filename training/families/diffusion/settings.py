@@ -57,6 +57,8 @@ class DiffusionSettings:
     """Default number of sampling steps."""
     guidance_scale: float = 1.0
     """Default scale of classifier-free guidance; 1 is none."""
+    clip_denoised: bool = False
+    """Whether the denoised image is clipped to [-1, 1] at each step; steadies epsilon at much noise."""
 
     lr: float = 1e-3
     """Peak learning rate of Adam."""
