@@ -102,6 +102,7 @@ def run(options: argparse.Namespace) -> None:
     settings, networks = checkpoint.config.settings, checkpoint.averaged_networks()
     graphs = checkpoint.family.graphs(settings, networks, checkpoint.data)
     contracts = manifests(checkpoint, graphs, model=model, max_batch_size=options.max_batch_size)
+    version = plan(options.to, contracts, options.version)
     size = (checkpoint.data.height, checkpoint.data.width)
     with _progress(console) as start:
         exported = [
@@ -120,8 +121,8 @@ def run(options: argparse.Namespace) -> None:
         Candidate(manifest=contract, record=one.record, model=one.onnx.model)
         for contract, one in zip(contracts, exported, strict=True)
     ]
-    put = plan if options.dry_run else publish
-    version = put(options.to, candidates, options.version)
+    if not options.dry_run:
+        version = publish(options.to, candidates, options.version)
     report(console, checkpoint, candidates, exported, version)
     if options.dry_run:
         console.print(f"{model} would be version {version} in {options.to}", highlight=False)

@@ -85,8 +85,8 @@ def export_graph(graph: Graph, *, size: tuple[int, int]) -> OnnxGraph:
             )
     except torch.onnx.OnnxExporterError as error:
         raise ExportError(
-            f"graph {graph.role!r} does not export with dynamic rows: {_first_cause(error)}; write its "
-            "forward without sizes that depend on the example, and without operations that ONNX lacks"
+            f"graph {graph.role!r} does not export: {_first_cause(error)}; write its forward without sizes "
+            "that depend on the example, and without operations that ONNX lacks"
         ) from error
     assert program is not None
     model = program.model_proto
@@ -104,12 +104,21 @@ def export_graph(graph: Graph, *, size: tuple[int, int]) -> OnnxGraph:
 
 def _plain(module: nn.Module) -> nn.Module:
     """A copy on the CPU in eval mode, its parametrisations (spectral norm) folded into plain weights."""
-    module = copy.deepcopy(module).to("cpu", torch.float32).eval().requires_grad_(False)
+    module = copy.deepcopy(module).to("cpu", torch.float32).eval()
     for part in module.modules():
         if parametrize.is_parametrized(part):
-            for name in list(part.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(part, name, leave_parametrized=True)
-    return module
+            _fold(part)
+    return module.requires_grad_(False)
+
+
+def _fold(part: nn.Module) -> None:
+    """`remove_parametrizations` changes the class, which a copy shares with its original: this does not."""
+    assert isinstance(part.parametrizations, nn.ModuleDict)
+    weights = {name: getattr(part, name).detach().clone() for name in part.parametrizations}
+    part.__class__ = parametrize.type_before_parametrizations(part)
+    del part.parametrizations
+    for name, weight in weights.items():
+        part.register_parameter(name, nn.Parameter(weight))
 
 
 def _example(tensor: GraphTensor, size: tuple[int, int]) -> Tensor:
@@ -244,6 +253,14 @@ def _declare(onnx_graph: onnx.GraphProto, graph: Graph) -> None:
                 f"{names}: an output that is an input passed through cannot have a name of its own"
             )
         for info, tensor in zip(infos, tensors, strict=True):
+            exported = info.type.tensor_type.shape.dim
+            for axis, length in enumerate((-1, *tensor.shape)):
+                if length == -1 and exported[axis].HasField("dim_value"):
+                    raise ExportError(
+                        f"graph {graph.role!r}: axis {axis} of {tensor.name!r} must be dynamic and comes out "
+                        f"fixed at {exported[axis].dim_value}; write its forward without sizes that depend "
+                        "on the example"
+                    )
             shape: list[int | str] = ["rows"]
             for axis, length in enumerate(tensor.shape):
                 if length != -1:

@@ -55,22 +55,22 @@ def published(repository: Path) -> dict[str, Manifest]:
     return manifests
 
 
-def plan(repository: Path, candidates: Sequence[Candidate], version: int | None = None) -> int:
+def plan(repository: Path, manifests: Sequence[Manifest], version: int | None = None) -> int:
     """The version that the graphs of a model would be published as: `version`, or the next one.
 
     Raises `PublishError` where the repository has no parent, a graph's name is taken, the contract of the
     model has changed, or the version exists. Writes nothing.
     """
     _check_place(repository)
-    model = candidates[0].manifest.model
+    model = manifests[0].model
     existing = published(repository)
-    for candidate in candidates:
-        _check_name(repository, candidate.manifest, existing)
-    _check_roles(repository, candidates, [m for m in existing.values() if m.model == model])
-    for candidate in candidates:
-        if candidate.manifest.graph in existing:
-            _check_contract(repository, candidate.manifest, existing[candidate.manifest.graph])
-    taken = {n for c in candidates for n in _versions(repository, c.manifest.graph, existing)}
+    for manifest in manifests:
+        _check_name(repository, manifest, existing)
+    _check_roles(repository, manifests[0], [other for other in existing.values() if other.model == model])
+    for manifest in manifests:
+        if manifest.graph in existing:
+            _check_contract(repository, manifest, existing[manifest.graph])
+    taken = {n for manifest in manifests for n in _versions(repository, manifest.graph, existing)}
     if version is None:
         return max(taken, default=0) + 1
     if version < 1:
@@ -92,7 +92,7 @@ def publish(repository: Path, candidates: Sequence[Candidate], version: int | No
     _check_place(repository)
     model = candidates[0].manifest.model
     with _explained(repository, model), transaction(repository) as tree:
-        version = plan(repository, candidates, version)
+        version = plan(repository, [candidate.manifest for candidate in candidates], version)
         existing = published(repository)
         for candidate in candidates:
             folder = tree / candidate.manifest.graph
@@ -178,13 +178,12 @@ def _check_name(repository: Path, manifest: Manifest, existing: Mapping[str, Man
         )
 
 
-def _check_roles(repository: Path, candidates: Sequence[Candidate], existing: Sequence[Manifest]) -> None:
-    roles = candidates[0].manifest.roles
-    for manifest in existing:
-        if set(manifest.roles) != set(roles):
+def _check_roles(repository: Path, new: Manifest, existing: Sequence[Manifest]) -> None:
+    for old in existing:
+        if set(old.roles) != set(new.roles):
             raise PublishError(
-                f"model {manifest.model!r} in {repository} has the graphs {', '.join(manifest.roles)} and "
-                f"this run has {', '.join(roles)}: publish it as another model with --name"
+                f"model {new.model!r} in {repository} has the graphs {', '.join(old.roles)} and this run has "
+                f"{', '.join(new.roles)}: publish it as another model with --name"
             )
 
 

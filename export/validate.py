@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -100,11 +101,10 @@ def max_abs_error(
         inputs = draw(exported.graph, rows, (height, width), rng)
         expected, certain = _torch_outputs(exported, inputs)
         compared += int(certain.sum())
-        actual = session.run(None, dict(inputs))
+        case = f"{rows} rows" + (f" of {height}×{width}" if _is_dynamic(exported.graph) else "")
+        actual = _run(session, inputs, f"graph {exported.graph.role!r}, {case}")
         for tensor, left, right in zip(exported.graph.outputs, actual, expected, strict=True):
-            where = f"graph {exported.graph.role!r}, output {tensor.name!r}, {rows} rows"
-            if -1 in tensor.shape:
-                where += f" of {height}×{width}"
+            where = f"graph {exported.graph.role!r}, output {tensor.name!r}, {case}"
             if left.shape != right.shape:
                 raise ExportError(
                     f"{where}: onnxruntime gives shape {list(left.shape)} and torch {list(right.shape)}"
@@ -141,6 +141,18 @@ def parity_cases(
         others = ((height + unit, width), (height, width + 3 * unit), (2 * height, 2 * width + unit))
         cases += [(min(2, max_rows), other) for other in others]
     return cases
+
+
+def _is_dynamic(graph: Graph) -> bool:
+    return any(-1 in tensor.shape for tensor in graph.inputs)
+
+
+def _run(session: onnxruntime.InferenceSession, inputs: Tensors, where: str) -> list[NDArray[Any]]:
+    try:
+        outputs: list[NDArray[Any]] = session.run(None, dict(inputs))
+    except (Fail, InvalidArgument, RuntimeException) as error:
+        raise ExportError(f"{where}: onnxruntime cannot compute what torch does: {error}") from error
+    return outputs
 
 
 def _torch_outputs(exported: OnnxGraph, inputs: Tensors) -> tuple[list[NDArray[Any]], NDArray[np.bool_]]:

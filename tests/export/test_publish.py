@@ -84,7 +84,7 @@ def test_a_model_of_one_graph_bears_the_models_name(tmp_path: Path) -> None:
 
 def test_a_plan_writes_nothing(tmp_path: Path) -> None:
     repository = tmp_path / "repository"
-    assert plan(repository, candidates()) == 1
+    assert plan(repository, [candidate.manifest for candidate in candidates()]) == 1
     assert not repository.exists()
 
 
