@@ -72,9 +72,9 @@ def test_the_middle_square_is_kept(tmp_path: Path) -> None:
     wide = Image.new("RGB", (90, 30), RED)
     wide.paste(BLUE, (30, 0, 60, 30))
     wide.save(tmp_path / "wide.png")
-    inner = decode(tmp_path / "wide.png", 10, 3)[:, :, 2:-2]
-    assert (inner == np.array(BLUE).reshape(3, 1, 1)).all()
-    assert (inner.shape[1], inner.shape[2]) == (10, 6)
+    pixels = decode(tmp_path / "wide.png", 10, 3)
+    assert pixels.shape == (3, 10, 10)
+    np.testing.assert_allclose(pixels, np.broadcast_to(np.reshape(BLUE, (3, 1, 1)), (3, 10, 10)), atol=15)
 
 
 def test_grey_is_asked_for_by_one_channel(tmp_path: Path) -> None:
