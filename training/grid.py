@@ -14,23 +14,29 @@ ROWS = 8
 """Rows of a grid."""
 LEAST_TILE = 64
 """Pixels that an image has at least on each side; smaller ones are enlarged by a whole factor."""
+GAP = 4
+"""Pixels between images."""
+BACKGROUND = 128
+"""Grey between images and where there are none."""
 
 
 def grid(images: Tensor, rows: int = ROWS) -> NDArray[np.uint8]:
     """Images [n, 1 or 3, height, width] in [-1, 1] as one picture, uint8 [height, width, channels].
 
-    They run along the rows; small ones are enlarged by repeating pixels.
+    They run along the rows, on grey; small ones are enlarged by repeating pixels.
     """
     count, channels, height, width = images.shape
     columns = math.ceil(count / rows)
     rows = math.ceil(count / columns)
     pixels = ((images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
-    sheet = np.zeros((rows * columns, channels, height, width), np.uint8)
-    sheet[:count] = pixels
-    sheet = sheet.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
-    picture = sheet.reshape(rows * height, columns * width, channels)
     factor = math.ceil(LEAST_TILE / min(height, width))
-    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    pixels = pixels.repeat(factor, axis=2).repeat(factor, axis=3).transpose(0, 2, 3, 1)
+    down, across = height * factor + GAP, width * factor + GAP
+    sheet = np.full((rows * down - GAP, columns * across - GAP, channels), BACKGROUND, np.uint8)
+    for place, tile in enumerate(pixels):
+        top, left = place // columns * down, place % columns * across
+        sheet[top : top + down - GAP, left : left + across - GAP] = tile
+    return sheet
 
 
 def save_grid(images: Tensor, path: Path) -> NDArray[np.uint8]:

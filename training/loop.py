@@ -123,7 +123,8 @@ class Training:
             fabric.strategy.precision.load_state_dict(dict(resume.scaler))
         if config.compile:
             for network in self.networks.values():
-                network.compile()
+                # Not `network.compile()`, which compiles nothing where a network is a bare nn.Sequential.
+                network.forward = torch.compile(network.forward)
         self.batches = Batches(config, data.train if replaced is None else replaced, fabric)
         self.generator = torch.Generator(fabric.device)
         self.pending: list[Mapping[str, Tensor]] = []

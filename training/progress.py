@@ -23,7 +23,7 @@ class TrainingProgress:
     def __init__(self, name: str, begin: int, steps: int, quiet: bool) -> None:
         self.console = Console(stderr=True, quiet=quiet)
         self._name, self._begin, self._done, self._steps = name, begin, begin, steps
-        self._quiet = quiet
+        self._quiet, self._shown_at = quiet, -1
         self._losses: dict[str, float] = {}
         self._started = self._shown = time.monotonic()
         self._bar: Progress | None = None
@@ -48,7 +48,7 @@ class TrainingProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and not self._quiet:
+        if kind is None and not self._quiet and self._shown_at != self._done:
             self._show(self._done, time.monotonic())
         if self._bar is not None:
             self._bar.stop()
@@ -69,7 +69,7 @@ class TrainingProgress:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _show(self, done: int, now: float) -> None:
-        self._shown = now
+        self._shown, self._shown_at = now, self._done
         rate = (done - self._begin) / max(now - self._started, 1e-9)
         left = duration((self._steps - done) / rate) + " left" if rate else ""
         losses = "  ".join(f"{name} {value:.4g}" for name, value in self._losses.items())

@@ -10,15 +10,16 @@ from training.grid import grid, save_grid
 def test_images_run_along_eight_rows_and_are_enlarged_by_repeating_pixels():
     values = torch.linspace(-1, 1, 16)
     picture = grid(values.view(16, 1, 1, 1).expand(16, 1, 8, 8))
-    assert picture.shape == (8 * 64, 2 * 64, 1)
-    tiles = picture[::64, ::64, 0].reshape(-1)
+    assert picture.shape == (8 * 68 - 4, 2 * 68 - 4, 1)
+    assert picture[64:68].min() == picture[64:68].max() == 128
+    tiles = picture[::68, ::68, 0].reshape(-1)
     assert np.array_equal(tiles, np.round((values.numpy() + 1) * 127.5).astype(np.uint8))
 
 
-def test_a_grid_that_is_not_full_ends_in_black():
+def test_a_grid_that_is_not_full_ends_in_grey():
     picture = grid(torch.ones(11, 3, 64, 64))
-    assert picture.shape == (6 * 64, 2 * 64, 3)
-    assert picture[-1, -1].tolist() == [0, 0, 0]
+    assert picture.shape == (6 * 68 - 4, 2 * 68 - 4, 3)
+    assert picture[-1, -1].tolist() == [128, 128, 128]
     assert picture[-1, 0].tolist() == [255, 255, 255]
 
 

@@ -100,7 +100,7 @@ def test_tensorboard_gets_the_curve_and_the_grids(train_toy, monkeypatch):
     monkeypatch.setattr(SummaryWriter, "add_image", image)
     result = train_toy(steps=5, tensorboard=True, sample_count=8)
     assert scalars == [("train/net", 5), ("train/critic", 5), ("held_out/error", 5)]
-    assert images == [("samples", 5, (8 * 64, 64, 1))]
+    assert images == [("samples", 5, (8 * 68 - 4, 64, 1))]
     (events,) = (result.run / "tensorboard").iterdir()
     assert events.stat().st_size > 0
 
