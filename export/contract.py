@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,6 +57,7 @@ def facts(checkpoint: Checkpoint) -> dict[str, str]:
     return {
         **checkpoint.family.metadata,
         "data": data.name,
+        "data_options": json.dumps(dict(data.options or {})),
         "data_source": data.source,
         "data_sha256": data.digest,
         "data_images": str(data.count),

@@ -218,29 +218,25 @@ def _png(picture: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _print_rows(model: str, evaluation: Evaluation) -> None:
-    columns = list(dict.fromkeys(name for row in evaluation.rows for name in row.figures))
-    table = Table(title=model)
-    table.add_column("")
-    for column in columns:
-        table.add_column(column.replace("_", " "), justify="right")
-    for row in evaluation.rows:
-        cells = (f"{row.figures[name]:.4f}" if name in row.figures else "" for name in columns)
-        table.add_row(row.name.strip("*"), *cells)
-    Console().print(table)
+def _print_rows(title: str, evaluation: Evaluation) -> None:
+    """The rows of the card, turned on their side to fit a terminal."""
+    _print_columns(title, {row.name.strip("*"): row.figures for row in evaluation.rows})
 
 
 def _print_summary(found: Mapping[str, Evaluation]) -> None:
-    """Every model on a line, and the median of each figure that all of them have."""
-    columns = [
-        name for name in next(iter(found.values())).quality if all(name in e.quality for e in found.values())
-    ]
-    table = Table(title="Summary")
+    """Every model in a column, and the median of each figure that all of them have."""
+    qualities = {model: evaluation.quality for model, evaluation in found.items()}
+    shared = [name for name in next(iter(qualities.values())) if all(name in q for q in qualities.values())]
+    medians = {name: statistics.median(q[name] for q in qualities.values()) for name in shared}
+    _print_columns("Summary", {**qualities, "median": medians})
+
+
+def _print_columns(title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
+    table = Table(title=title)
     table.add_column("")
     for column in columns:
-        table.add_column(column.replace("_", " "), justify="right")
-    for model, evaluation in found.items():
-        table.add_row(model, *(f"{evaluation.quality[name]:.4f}" for name in columns))
-    medians = [statistics.median(e.quality[name] for e in found.values()) for name in columns]
-    table.add_row("median", *(f"{value:.4f}" for value in medians))
+        table.add_column(column, justify="right")
+    for figure in dict.fromkeys(name for figures in columns.values() for name in figures):
+        cells = (f"{figures[figure]:.4f}" if figure in figures else "" for figures in columns.values())
+        table.add_row(figure.replace("_", " "), *cells)
     Console().print(table)
