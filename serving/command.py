@@ -148,6 +148,7 @@ async def _run_http(
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=round(settings.shutdown_grace),
@@ -184,5 +185,5 @@ async def _say_when_loaded(service: Service, started: float, say: Callable[[str]
     reason = service.not_ready_reason()
     say(f"not ready: {reason}" if reason else f"ready in {seconds:.1f} s with {len(models)} models:")
     for model in models:
-        size = f"{model.width}×{model.height}×{model.channels}"
+        size = f"{model.width}×{model.height}" if model.width else "any size"
         say(f"  {model.name:<22} {model.family:<10} {size:<10}{'' if model.ready else ' not ready'}".rstrip())

@@ -190,7 +190,7 @@ def _run_headers(run: pb.RunInfo) -> dict[str, str]:
         "Atelier-Version": str(run.version),
         "Atelier-Seed": str(run.seed),
         "Atelier-Sampler": run.sampler,
-        "Atelier-Steps": str(run.steps),
+        "Atelier-Steps": str(run.steps or ""),
         "Server-Timing": f"queue;dur={queue:.3f}, compute;dur={compute:.3f}",
     }
     return {name: value for name, value in headers.items() if value}

@@ -23,6 +23,19 @@ _EXAMPLES: Mapping[str, tuple[str, Json]] = {
     "ScoreImages": ("digits_vae", {"images": [{"data": "<base64>"}]}),
 }
 
+# Markdown.
+_DESCRIPTION = """
+
+Every message is in proto3's JSON mapping. Fields may be written as in the proto (`class_label`) or in
+lowerCamelCase (`classLabel`), and those at the top of a request may stand in the query as well. 64-bit integers
+are strings in answers, as JavaScript would round them.
+
+A POST with `Accept: image/png` (`image/jpeg`, `image/webp`) gets the picture itself: one image as it is, several
+as a contact sheet, with what was done in the headers `Atelier-Seed`, `Atelier-Steps` and so on. Where a request
+takes images its body may be one bare picture.
+
+`X-Request-Timeout` says after how many seconds nobody waits any more; whoever hangs up cancels the work."""
+
 
 def build() -> Json:
     """The document."""
@@ -36,10 +49,7 @@ def build() -> Json:
             "title": "Atelier",
             "version": version("atelier"),
             "summary": "Pictures from generative models, over HTTP.",
-            "description": comments.get(SERVICE.full_name, "")
-            + "\n\nFields are written as in the proto (`class_label`) or in lowerCamelCase (`classLabel`), "
-            "and those at the top of a request may stand in the query. 64-bit integers are strings in "
-            "answers, as JavaScript would round them.",
+            "description": comments[SERVICE.full_name].partition("\n")[0] + _DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths | _OTHER_PATHS,
@@ -90,7 +100,7 @@ def _response(method: Method) -> Json:
     pictures = (
         " Or, by `Accept`, the picture itself: several as a contact sheet." if method.gives_images else ""
     )
-    return {"description": f"The answer.{pictures}", "content": content}
+    return {"description": f"The answer as JSON.{pictures}", "content": content}
 
 
 def _parameter(name: str, where: str, description: str, *, number: bool = False) -> Json:

@@ -118,7 +118,7 @@ def _models(client: Client, _: argparse.Namespace) -> None:
         table.add_row(
             model.name if model.ready else f"{model.name} (not ready)",
             model.family,
-            f"{model.width}×{model.height}×{model.channels}",
+            f"{model.width}×{model.height}" if model.width else "any",
             ", ".join(tasks),
             _few(model.class_labels),
             f"{model.default_sampler}, {model.default_steps} steps" if model.default_sampler else "",

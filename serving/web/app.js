@@ -36,7 +36,7 @@ function modelButton(model) {
 }
 
 function facts(model) {
-  const parts = [family(model), `${size(model)} ${model.channels === 1 ? "grey" : "colour"}`];
+  const parts = [family(model), size(model), model.channels === 1 ? "grey" : "colour"];
   if (model.classLabels.length) parts.push(`${model.classLabels.length} classes`);
   if (model.defaultSampler) parts.push(`${model.defaultSampler}, ${model.defaultSteps} ${model.defaultSteps === 1 ? "step" : "steps"}`);
   parts.push(`version ${model.defaultVersion}`);

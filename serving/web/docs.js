@@ -1,6 +1,7 @@
 // The API page: /openapi.json, to be read by people.
 
 import { h } from "./dom.js";
+import { markdown } from "./markdown.js";
 
 const TAGS = { images: "Pictures", models: "Models", status: "Health and figures" };
 const quote = (text) => `'${text.replaceAll("'", String.raw`'\''`)}'`;
@@ -41,8 +42,9 @@ function operationBlock(path, verb, operation) {
   return h("section", { class: "operation", id: operation.operationId },
     h("h3", {}, operation.summary),
     h("div", { class: "address" }, h("span", { class: "method" }, verb.toUpperCase()), h("span", {}, path)),
-    operation.description && h("p", {}, operation.description),
-    h("p", {}, links, " ", answer.schema.$ref ? operation.responses["200"].description : ""),
+    operation.description && markdown(operation.description, "/"),
+    links.some(Boolean) && h("p", {}, links),
+    answer.schema.$ref && markdown(operation.responses["200"].description, "/"),
     h("pre", { tabIndex: 0 }, curl(path, verb, operation)));
 }
 
@@ -57,12 +59,12 @@ function schemaBlock(title, schema) {
     values.length > 0 && h("ul", {}, values));
 }
 
-const document_ = await (await fetch("/openapi.json")).json();
-const operations = Object.entries(document_.paths).flatMap(([path, verbs]) =>
+const api = await (await fetch("/openapi.json")).json();
+const operations = Object.entries(api.paths).flatMap(([path, verbs]) =>
   Object.entries(verbs).map(([verb, operation]) => ({ path, verb, operation })));
 const contents = document.querySelector("#contents");
 const docs = document.querySelector("#docs");
-docs.append(h("h1", {}, "HTTP API"), h("p", { class: "intro" }, document_.info.description),
+docs.append(h("h1", {}, "HTTP API"), ...markdown(api.info.description, "/"),
   h("p", {}, "Over gRPC the same service is ", h("code", {}, "atelier.v1.ImageGeneration"), ", with health and reflection: ",
     h("code", {}, `grpcurl -plaintext ${location.hostname}:8081 list`), "."));
 for (const [tag, title] of Object.entries(TAGS)) {
@@ -71,7 +73,7 @@ for (const [tag, title] of Object.entries(TAGS)) {
     h("a", { href: `#${operation.operationId}` }, operation.summary)));
   docs.append(h("h2", {}, title), ...tagged.map(({ path, verb, operation }) => operationBlock(path, verb, operation)));
 }
-const schemas = Object.entries(document_.components.schemas);
+const schemas = Object.entries(api.components.schemas);
 contents.append(h("h2", {}, "Messages"), ...schemas.map(([title]) => h("a", { href: `#${title}` }, title)));
 docs.append(h("h2", {}, "Messages"), ...schemas.map(([title, schema]) => schemaBlock(title, schema)));
 if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();

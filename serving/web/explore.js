@@ -112,8 +112,9 @@ export function explorePanel(model) {
 
   arrange();
   go();
-  const element = h("div", { class: "panel" }, form,
-    h("section", { class: "stage", "aria-label": "Walk" }, problem, h("div", { class: "walk" }, picture, h("div", { class: "walk-bar" }, scrub, play), strip), line, snippets));
+  const walkView = h("div", { class: "walk" }, picture, h("div", { class: "walk-bar" }, scrub, play), strip);
+  const stage = h("section", { class: "stage", "aria-label": "Walk" }, problem, walkView, line);
+  const element = h("div", { class: "panel" }, form, stage, snippets);
   return Object.assign(element, { leave: () => { running?.abort(); if (playing) toggle(); } });
 }
 

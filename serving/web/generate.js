@@ -46,6 +46,7 @@ export function generatePanel(model, actions) {
 
   async function start(event) {
     event?.preventDefault();
+    if (event) stage.scrollIntoView({ block: "nearest" });
     running?.abort();
     const mine = new AbortController();
     running = mine;
@@ -97,8 +98,8 @@ export function generatePanel(model, actions) {
   }
 
   describe();
-  const element = h("div", { class: "panel" }, form,
-    h("section", { class: "stage", "aria-label": "Pictures" }, problem, grid, bar, line, snippets));
+  const stage = h("section", { class: "stage", "aria-label": "Pictures" }, problem, grid, bar, line);
+  const element = h("div", { class: "panel" }, form, stage, snippets);
   return Object.assign(element, { start, leave: () => running?.abort() });
 }
 

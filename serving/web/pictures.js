@@ -14,7 +14,7 @@ export function pictureGrid(actions = () => []) {
     element.style.setProperty("--columns", columns);
     element.dataset.count = urls.length;
     element.classList.toggle("unsettled", !settled);
-    if (element.childElementCount !== urls.length) element.replaceChildren(...urls.map((_, index) => tile(index)));
+    if (element.querySelectorAll("button").length !== urls.length) element.replaceChildren(...urls.map((_, index) => tile(index)));
     urls.forEach((url, index) => {
       const image = element.children[index].firstElementChild;
       image.src = url;

@@ -84,8 +84,8 @@ export function translatePanel(model, sources) {
     directionChoice, h("div", { class: "field" }, h("span", { class: "label" }, "Picture"), pad),
     sources.length > 0 && h("div", { class: "row" }, sources.map((source) =>
       h("button", { type: "button", onclick: () => drawFrom(source) }, `One from ${source.name}`))));
-  const element = h("div", { class: "panel" }, form,
-    h("section", { class: "stage", "aria-label": "Translation" }, problem, open, h("div", { class: "row" }, again), line, snippets));
+  const stage = h("section", { class: "stage", "aria-label": "Translation" }, problem, open, h("div", { class: "row" }, again), line);
+  const element = h("div", { class: "panel" }, form, stage, snippets);
   return Object.assign(element, { take: (url) => pad.load(url), leave: () => running?.abort() });
 }
 
