@@ -197,7 +197,7 @@ def _problem(roles: Mapping[str, Manifest]) -> str | None:
     for task, found in (
         ("generate", roles.keys() & {"generator", "decoder", "denoiser"}),
         ("encode", roles.keys() & {"encoder"}),
-        ("decode", roles.keys() & {"generator", "decoder"}),
+        ("decode", roles.keys() & {"generator", "decoder"} if "denoiser" not in roles else set()),
         ("translate", translators),
     ):
         if task in first.tasks and not found:
