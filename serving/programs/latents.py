@@ -61,11 +61,12 @@ def line(ends: Sequence[Array], count: int) -> Array:
 def arc(ends: Sequence[Array], count: int) -> Array:
     """Spherical interpolation between two latents (Shoemake 1985), their lengths interpolated with them.
 
-    Where they point the same or opposite ways there is no one arc, and it is the straight line.
+    Where they point the same or opposite ways, or one is 0, there is no one arc: it is the straight line.
     """
     start, end = ends
-    cosine = np.vdot(start, end) / (np.linalg.norm(start) * np.linalg.norm(end) + 1e-12)
-    angle = np.arccos(np.clip(cosine, -1, 1))
+    one, other = start.ravel().astype(np.float64), end.ravel().astype(np.float64)
+    lengths = np.linalg.norm(one) * np.linalg.norm(other)
+    angle = np.arccos(np.clip(one @ other / lengths, -1, 1)) if lengths > 0 else 0.0
     if np.sin(angle) < 1e-4:
         return line(ends, count)
     weight = _weights(start, count)

@@ -1,0 +1,131 @@
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import tiny_graphs
+
+from serving.backends.onnxruntime import OnnxRuntimeBackend
+from serving.errors import Code, ServingError
+
+CUDA = "CUDAExecutionProvider"
+
+
+@pytest.fixture
+async def backend(tiny_repository: Path) -> AsyncIterator[OnnxRuntimeBackend]:
+    opened = OnnxRuntimeBackend(repository=tiny_repository, device="cpu", instances=2, threads=1)
+    yield opened
+    await opened.close()
+
+
+async def refusal(backend: OnnxRuntimeBackend, graph: str, version: int = 1) -> ServingError:
+    with pytest.raises(ServingError) as error:
+        await backend.load(graph, version)
+    await backend.close()
+    assert not backend.ready(graph, version)
+    return error.value
+
+
+def fresh(repository: Path, device: str = "cpu") -> OnnxRuntimeBackend:
+    return OnnxRuntimeBackend(repository=repository, device=device, instances=1, threads=1)
+
+
+async def test_a_loaded_graph_computes_rows(backend: OnnxRuntimeBackend) -> None:
+    await backend.load("tiny_translator_a_to_b", 1)
+    assert backend.ready("tiny_translator_a_to_b", 1)
+    image = np.random.default_rng(0).standard_normal((3, 3, 4, 8)).astype(np.float32)
+    outputs = await backend.infer("tiny_translator_a_to_b", 1, {"image": image})
+    np.testing.assert_array_equal(outputs["translated"], -image)
+
+
+async def test_calls_run_side_by_side_on_one_session(backend: OnnxRuntimeBackend) -> None:
+    await backend.load("tiny_translator_b_to_a", 1)
+    images = np.random.default_rng(0).standard_normal((8, 1, 3, 64, 64)).astype(np.float32)
+    alone = [await backend.infer("tiny_translator_b_to_a", 1, {"image": image}) for image in images]
+    together = await asyncio.gather(
+        *(backend.infer("tiny_translator_b_to_a", 1, {"image": image}) for image in images)
+    )
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one["translated"], other["translated"])
+
+
+async def test_what_is_not_loaded_cannot_be_called(backend: OnnxRuntimeBackend) -> None:
+    await backend.load("tiny_gan", 1)
+    await backend.unload("tiny_gan", 1)
+    await backend.unload("nobody", 3)
+    with pytest.raises(ServingError) as error:
+        await backend.infer("tiny_gan", 1, {})
+    assert error.value.code == Code.UNAVAILABLE
+
+
+async def test_a_graph_or_version_that_is_not_there_is_not_found(backend: OnnxRuntimeBackend) -> None:
+    assert (await refusal(backend, "nobody")).code == Code.NOT_FOUND
+
+
+async def test_a_file_that_does_not_match_its_digest_is_refused(tmp_path: Path) -> None:
+    tiny_graphs.publish_gan(tmp_path)
+    path = tmp_path / "tiny_gan" / "1" / "model.onnx"
+    model = bytearray(path.read_bytes())
+    model[-1] ^= 1
+    path.write_bytes(model)
+    error = await refusal(fresh(tmp_path), "tiny_gan")
+    assert error.code == Code.FAILED_PRECONDITION
+    assert "sha256" in error.message
+    assert "export it again" in error.message
+
+
+async def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    tiny_graphs.publish_gan(tmp_path)
+    manifest = (await fresh(tmp_path).index()).manifests[0]
+    tiny_graphs.publish(tmp_path / "other", manifest, {1: b"not a model"})
+    error = await refusal(fresh(tmp_path / "other"), "tiny_gan")
+    assert error.code == Code.FAILED_PRECONDITION
+    assert "does not load" in error.message
+
+
+async def test_a_model_of_another_shape_than_its_configuration_is_refused(tmp_path: Path) -> None:
+    tiny_graphs.publish_gan(tmp_path)
+    config = tmp_path / "tiny_gan" / "config.pbtxt"
+    config.write_text(config.read_text().replace("dims: 4", "dims: 5", 1))
+    error = await refusal(fresh(tmp_path), "tiny_gan")
+    assert error.code == Code.FAILED_PRECONDITION
+    assert "does not run on inputs of its config.pbtxt" in error.message
+
+
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this onnxruntime knows CUDA")
+async def test_a_gpu_that_was_asked_for_and_is_not_to_be_had_is_unavailable(tiny_repository: Path) -> None:
+    error = await refusal(fresh(tiny_repository, device="cuda"), "tiny_gan")
+    assert error.code == Code.UNAVAILABLE
+    assert "install onnxruntime-gpu" in error.message
+
+
+class _FellBack:
+    """A session as onnxruntime gives it where CUDA is built in and the GPU is broken."""
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+
+def test_a_session_that_fell_back_to_the_cpu_is_not_taken_for_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
+    with pytest.raises(ServingError, match="onnxruntime put tiny_gan on CPUExecutionProvider") as error:
+        fresh(tmp_path, device="cuda")._check_device(_FellBack(), "tiny_gan")
+    assert error.value.code == Code.UNAVAILABLE
+    with caplog.at_level(logging.WARNING):
+        fresh(tmp_path, device="auto")._check_device(_FellBack(), "tiny_gan")
+    assert "no working GPU: tiny_gan runs on the CPU" in caplog.text
+
+
+async def test_closing_waits_for_calls_under_way(tiny_repository: Path) -> None:
+    backend = fresh(tiny_repository)
+    await backend.load("tiny_translator_b_to_a", 1)
+    image = np.ones((1, 3, 512, 512), np.float32)
+    call = asyncio.create_task(backend.infer("tiny_translator_b_to_a", 1, {"image": image}))
+    await asyncio.sleep(0)
+    await backend.close()
+    assert (await call)["translated"].shape == image.shape

@@ -1,0 +1,340 @@
+"""The engine on a real backend whose calls are held back until the test lets them go."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from serving.backends.onnxruntime import OnnxRuntimeBackend
+from serving.batching.engine import Engine
+from serving.batching.lane import Ticket
+from serving.calls import Call, Tensors
+from serving.catalog import build
+from serving.errors import Code, ServingError
+from serving.metrics import Metrics
+
+GAN = "tiny_gan"
+INVERT = "tiny_translator_a_to_b"
+
+
+class HeldBackend(OnnxRuntimeBackend):
+    """Computes as ever, but each call waits for `let_go`; `seen` are the inputs of all calls."""
+
+    def __init__(self, repository: Path, instances: int = 1) -> None:
+        super().__init__(repository=repository, device="cpu", instances=instances, threads=1)
+        self.seen: list[Tensors] = []
+        self.errors: list[Exception] = []
+        self._gate = asyncio.Semaphore(0)
+
+    async def infer(self, graph: str, version: int, inputs: Tensors) -> Tensors:
+        self.seen.append({name: array.copy() for name, array in inputs.items()})
+        await self._gate.acquire()
+        if self.errors:
+            raise self.errors.pop()
+        return await super().infer(graph, version, inputs)
+
+    def let_go(self, calls: int = 1000) -> None:
+        for _ in range(calls):
+            self._gate.release()
+
+    @property
+    def batches(self) -> list[int]:
+        """Rows of the calls so far."""
+        return [len(next(iter(inputs.values()))) for inputs in self.seen]
+
+
+class Bench:
+    """An engine with its backend and its metrics."""
+
+    def __init__(self, repository: Path, instances: int = 1) -> None:
+        self.repository = repository
+        self.backend = HeldBackend(repository, instances)
+        self.registry = CollectorRegistry()
+
+    async def open(self) -> None:
+        catalog = build(await self.backend.index())
+        for graph, manifest in catalog.manifests.items():
+            for version in manifest.versions:
+                await self.backend.load(graph, version)
+        self.engine = Engine(
+            self.backend, catalog.manifests, max_batch_bytes=2**20, metrics=Metrics(self.registry)
+        )
+
+    def ask(self, call: Call, deadline: float = 60.0, version: int = 1) -> asyncio.Task[Tensors]:
+        ticket = Ticket(version=version, deadline=monotonic() + deadline)
+        return asyncio.create_task(self.engine.call(call, ticket))
+
+    async def reference(self, call: Call) -> np.ndarray:
+        backend = OnnxRuntimeBackend(repository=self.repository, device="cpu", instances=1, threads=1)
+        await backend.load(call.graph, 1)
+        outputs = await backend.infer(call.graph, 1, call.inputs)
+        await backend.close()
+        return next(iter(outputs.values()))
+
+
+@pytest.fixture
+async def bench(tiny_repository: Path) -> AsyncIterator[Bench]:
+    opened = Bench(tiny_repository)
+    await opened.open()
+    yield opened
+    opened.backend.let_go()
+    await opened.engine.close()
+    await opened.backend.close()
+
+
+@pytest.fixture
+async def wide(tiny_repository: Path) -> AsyncIterator[Bench]:
+    opened = Bench(tiny_repository, instances=2)
+    await opened.open()
+    yield opened
+    opened.backend.let_go()
+    await opened.engine.close()
+    await opened.backend.close()
+
+
+def gan(rows: int, seed: int = 0) -> Call:
+    random = np.random.default_rng(seed)
+    latent = random.standard_normal((rows, 4)).astype(np.float32)
+    return Call(graph=GAN, inputs={"latent": latent, "class_id": random.integers(0, 3, (rows, 1))})
+
+
+def image(rows: int, side: int = 4, seed: int = 0) -> Call:
+    pixels = np.random.default_rng(seed).standard_normal((rows, 3, side, side)).astype(np.float32)
+    return Call(graph=INVERT, inputs={"image": pixels})
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_an_idle_engine_computes_at_once(bench: Bench) -> None:
+    task = bench.ask(image(3))
+    await settle()
+    assert bench.backend.batches == [3]
+    bench.backend.let_go()
+    np.testing.assert_array_equal((await task)["translated"], -image(3).inputs["image"])
+
+
+async def test_what_waits_while_the_engine_is_busy_shares_the_next_call(bench: Bench) -> None:
+    first = bench.ask(gan(1))
+    await settle()
+    others = [bench.ask(gan(rows, seed=rows)) for rows in (2, 3, 1)]
+    await settle()
+    assert bench.backend.batches == [1]
+    bench.backend.let_go()
+    outputs = [await task for task in (first, *others)]
+    assert bench.backend.batches == [1, 6]
+    for call, output in zip([gan(1), gan(2, 2), gan(3, 3), gan(1, 1)], outputs, strict=True):
+        np.testing.assert_array_equal(output["sample"], await bench.reference(call))
+
+
+async def test_a_large_call_is_split_and_put_together_again(bench: Bench) -> None:
+    bench.backend.let_go()
+    output = await bench.ask(gan(21))
+    assert bench.backend.batches == [8, 8, 5]
+    np.testing.assert_array_equal(output["sample"], await bench.reference(gan(21)))
+
+
+async def test_rows_are_spread_over_what_is_free(wide: Bench) -> None:
+    task = wide.ask(gan(7))
+    await settle()
+    assert sorted(wide.backend.batches) == [3, 4]
+    wide.backend.let_go()
+    np.testing.assert_array_equal((await task)["sample"], await wide.reference(gan(7)))
+
+
+async def test_graphs_that_wait_take_turns(bench: Bench) -> None:
+    bench.ask(image(1))
+    await settle()
+    tasks = [bench.ask(gan(8)) for _ in range(3)] + [bench.ask(image(1, seed=1))]
+    await settle()
+    bench.backend.let_go()
+    await asyncio.gather(*tasks)
+    assert ["image" in inputs for inputs in bench.backend.seen] == [True, False, True, False, False]
+
+
+async def test_sizes_and_versions_do_not_mix(bench: Bench) -> None:
+    first = bench.ask(gan(1))
+    await settle()
+    tasks = [
+        bench.ask(image(1, side=4)),
+        bench.ask(image(1, side=8)),
+        bench.ask(gan(1)),
+        bench.ask(gan(1), version=2),
+    ]
+    bench.backend.let_go()
+    await asyncio.gather(first, *tasks)
+    assert bench.backend.batches == [1] * 5
+
+
+async def test_the_lanes_of_sizes_that_nobody_asks_for_are_forgotten(bench: Bench) -> None:
+    bench.backend.let_go()
+    for side in range(4, 84, 4):
+        await bench.ask(image(1, side=side))
+    await bench.ask(gan(1))
+    await settle()
+    assert len(bench.engine._lanes) == 1
+
+
+async def test_a_batch_takes_no_more_bytes_than_it_may(bench: Bench) -> None:
+    bench.backend.let_go()
+    await bench.ask(image(5, side=200))
+    assert bench.backend.batches == [2, 2, 1]
+
+
+async def test_a_cancelled_caller_takes_no_row_of_the_next_call_and_mates_never_notice(bench: Bench) -> None:
+    first = bench.ask(gan(1))
+    await settle()
+    before, leaving, after = bench.ask(gan(2, 1)), bench.ask(gan(3, 2)), bench.ask(gan(2, 3))
+    await settle()
+    leaving.cancel()
+    await settle()
+    bench.backend.let_go()
+    outputs = await asyncio.gather(first, before, after)
+    assert leaving.cancelled()
+    assert bench.backend.batches == [1, 4]
+    for call, output in zip([gan(1), gan(2, 1), gan(2, 3)], outputs, strict=True):
+        np.testing.assert_array_equal(output["sample"], await bench.reference(call))
+
+
+async def test_a_caller_that_leaves_in_mid_call_takes_nothing_from_its_mates(bench: Bench) -> None:
+    first = bench.ask(gan(1))
+    await settle()
+    leaving, staying = bench.ask(gan(3, 2)), bench.ask(gan(2, 3))
+    await settle()
+    bench.backend.let_go(1)
+    await first
+    await settle()
+    assert bench.backend.batches == [1, 5]
+    leaving.cancel()
+    bench.backend.let_go()
+    np.testing.assert_array_equal((await staying)["sample"], await bench.reference(gan(2, 3)))
+
+
+async def test_a_large_call_that_is_cancelled_stops_between_its_parts(bench: Bench) -> None:
+    large = bench.ask(gan(80))
+    await settle()
+    large.cancel()
+    await settle()
+    bench.backend.let_go()
+    await bench.ask(gan(2))
+    assert bench.backend.batches == [8, 2]
+    assert bench.registry.get_sample_value("atelier_rows_pending") == 0
+
+
+async def test_an_expired_caller_is_not_computed(bench: Bench) -> None:
+    first = bench.ask(gan(1))
+    await settle()
+    expired, staying = bench.ask(gan(3), deadline=-1.0), bench.ask(gan(2))
+    bench.backend.let_go()
+    await asyncio.gather(first, staying)
+    with pytest.raises(ServingError) as error:
+        await expired
+    assert error.value.code == Code.DEADLINE_EXCEEDED
+    assert bench.backend.batches == [1, 2]
+
+
+async def test_a_failing_call_gives_each_request_one_error_and_the_next_call_goes_on(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = bench.ask(gan(1))
+    await settle()
+    tasks = [bench.ask(gan(2)), bench.ask(gan(3))]
+    await settle()
+    bench.backend.let_go(1)
+    await first
+    bench.backend.errors.append(RuntimeError("the card fell off the bus"))
+    bench.backend.let_go(1)
+    errors = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(error) for error in errors] == [ServingError, ServingError]
+    assert errors[0] is not errors[1]
+    assert {error.code for error in errors} == {Code.INTERNAL}
+    assert "bus" not in str(errors[0])
+    assert "fell off the bus" in caplog.text
+    assert bench.registry.get_sample_value("atelier_call_failures_total", {"graph": GAN}) == 1
+    bench.backend.let_go()
+    await bench.ask(gan(1))
+
+
+async def test_a_batch_below_the_least_rows_is_filled_up(tiny_repository: Path) -> None:
+    bench = Bench(tiny_repository)
+    await bench.open()
+    lane = bench.engine._lane(gan(1), 1)
+    lane.min_rows = 4
+    bench.backend.let_go()
+    output = await bench.ask(gan(2))
+    assert bench.backend.batches == [4]
+    assert output["sample"].shape[0] == 2
+    np.testing.assert_array_equal(output["sample"], await bench.reference(gan(2)))
+    await bench.engine.close()
+    await bench.backend.close()
+
+
+async def test_closing_answers_what_waits_and_finishes_what_is_computed(bench: Bench) -> None:
+    computed = bench.ask(gan(1))
+    await settle()
+    waiting = bench.ask(gan(1))
+    await settle()
+    closing = asyncio.create_task(bench.engine.close())
+    await settle()
+    bench.backend.let_go()
+    await closing
+    assert (await computed)["sample"].shape[0] == 1
+    for task in (waiting, bench.ask(gan(1))):
+        with pytest.raises(ServingError) as error:
+            await task
+        assert error.value.code == Code.UNAVAILABLE
+
+
+async def test_tickets_and_metrics_tell_waiting_from_computing(bench: Bench) -> None:
+    ticket = Ticket(version=1, deadline=monotonic() + 60)
+    bench.ask(gan(1))
+    await settle()
+    task = asyncio.create_task(bench.engine.call(gan(2), ticket))
+    await asyncio.sleep(0.05)
+    bench.backend.let_go()
+    await task
+    assert ticket.queue_seconds >= 0.045
+    assert ticket.compute_seconds > 0
+    assert bench.registry.get_sample_value("atelier_rows_total", {"graph": GAN}) == 3
+    assert bench.registry.get_sample_value("atelier_batch_rows_count", {"graph": GAN}) == 2
+    assert bench.registry.get_sample_value("atelier_queue_seconds_count", {"graph": GAN}) == 2
+
+
+async def test_a_thousand_calls_that_come_and_go_are_all_accounted_for(wide: Bench) -> None:
+    """Random sizes, graphs, cancellations and deadlines; every call that stays has its own answer."""
+    random = np.random.default_rng(1)
+    wide.backend.let_go(100_000)
+
+    async def one(number: int) -> str:
+        rows = int(random.integers(1, 20))
+        call = gan(rows, number) if number % 3 else image(rows, side=4 * (1 + number % 4), seed=number)
+        patience = float(random.choice([60.0, 60.0, 0.0]))
+        await asyncio.sleep(float(random.uniform(0, 0.5)))
+        task = wide.ask(call, deadline=patience)
+        if number % 5 == 0:
+            asyncio.get_running_loop().call_later(float(random.uniform(0, 0.01)), task.cancel)
+        try:
+            outputs = await task
+        except asyncio.CancelledError:
+            return "cancelled"
+        except ServingError as error:
+            return error.code
+        if call.graph == INVERT:
+            np.testing.assert_array_equal(outputs["translated"], -call.inputs["image"])
+        else:
+            assert outputs["sample"].shape[0] == rows
+        return "answered"
+
+    results = await asyncio.gather(*map(one, range(1000)))
+    assert len(results) == 1000
+    assert set(results) <= {"answered", "cancelled", Code.DEADLINE_EXCEEDED}
+    assert results.count("answered") > 300
+    await settle()
+    assert wide.registry.get_sample_value("atelier_rows_pending") == 0
+    assert wide.engine._running.total() == 0
