@@ -76,7 +76,7 @@ def open_photos(path: str | None, *, size: int = 32, reduce: int = 2) -> Splits:
         digest=digest_of(train),
         count=4 * len(photos) * (train.shape[2] // size) * (train.shape[3] // size),
         options={"size": size, "reduce": reduce},
-        source="Two photographs that scikit-learn ships, by danielbuechele and vultilion of Flickr, CC BY 2.0.",
+        source="Two photographs of scikit-learn by danielbuechele and vultilion of Flickr, CC BY 2.0.",
     )
     return Splits(
         train=Patches(spec=spec, photos=train),
