@@ -1,10 +1,12 @@
-"""A public model as clients are told of it."""
+"""What clients are told: of a model, and of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from serving.batching.lane import Ticket
 from serving.catalog import PublicModel
+from serving.generation import Generation
 from serving.pb import image_generation_pb2 as pb
 from serving.samplers import SAMPLERS
 
@@ -34,6 +36,20 @@ def describe(model: PublicModel, ready: Sequence[int], problem: str | None) -> p
         message.default_steps = sampling.steps
         message.default_guidance_scale = sampling.guidance_scale
     return message
+
+
+def run_info(model: PublicModel, ticket: Ticket, generation: Generation | None = None) -> pb.RunInfo:
+    """What was really done for a request, and how long it waited and took."""
+    info = pb.RunInfo(model=model.name, version=ticket.version)
+    info.queue_time.FromNanoseconds(round(ticket.queue_seconds * 1e9))
+    info.compute_time.FromNanoseconds(round(ticket.compute_seconds * 1e9))
+    if generation is not None:
+        info.seed = generation.seed
+        if generation.steps is not None:
+            info.sampler = generation.steps.sampler
+            info.steps = generation.steps.steps
+            info.guidance_scale = generation.steps.guidance_scale
+    return info
 
 
 def _metadata(model: PublicModel, version: int, problem: str | None) -> dict[str, str]:

@@ -10,17 +10,15 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from serving import checks, pictures
+from serving import checks
 from serving.backends import BACKENDS, Backend
 from serving.batching.admission import Admission
 from serving.batching.engine import Engine
@@ -28,7 +26,7 @@ from serving.batching.lane import Ticket
 from serving.batching.run import run
 from serving.calls import Array, Progress
 from serving.catalog import Catalog, PublicModel, build
-from serving.describe import describe
+from serving.describe import describe, run_info
 from serving.errors import Code, ServingError
 from serving.exploration import Bounds, latent_message, plan_exploration
 from serving.generation import Generation, plan
@@ -36,6 +34,7 @@ from serving.loading import Loading
 from serving.manifest import Manifest
 from serving.metrics import Metrics
 from serving.pb import image_generation_pb2 as pb
+from serving.picture_pool import PicturePool
 from serving.programs.generate import draw, finish
 from serving.programs.latents import encode
 from serving.programs.translate import translate
@@ -48,8 +47,6 @@ __all__ = ["RequestContext", "Service", "open_service"]
 log = logging.getLogger(__name__)
 
 _UPDATES_KEPT = 8
-
-T = TypeVar("T")
 
 
 class Service:
@@ -64,7 +61,7 @@ class Service:
         engine: Engine,
         requests: Requests,
         admission: Admission,
-        picture_pool: ThreadPoolExecutor,
+        pictures: PicturePool,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
@@ -72,7 +69,7 @@ class Service:
         self._engine = engine
         self._requests = requests
         self._admission = admission
-        self._picture_pool = picture_pool
+        self._pictures = pictures
 
     def ready(self) -> bool:
         """Whether every model that can be served is loaded, on the device that was asked for."""
@@ -152,7 +149,8 @@ class Service:
             with self._admission.admit(len(images)):
                 translated = await run(translate(graph, images), self._engine, ticket)
             return pb.TranslateImagesResponse(
-                images=await self._encode(translated, graph, image_format), run=_run_info(model, ticket)
+                images=await self._pictures.encode(translated, graph, image_format),
+                run=run_info(model, ticket),
             )
 
     async def edit_images(
@@ -197,7 +195,7 @@ class Service:
             with self._admission.admit(len(latents)):
                 drawn = await run(draw(graph, latents, classes), self._engine, ticket)
             return pb.DecodeLatentsResponse(
-                images=await self._encode(drawn, graph, image_format), run=_run_info(model, ticket)
+                images=await self._pictures.encode(drawn, graph, image_format), run=run_info(model, ticket)
             )
 
     async def explore_latents(
@@ -211,14 +209,14 @@ class Service:
                 max_images=self._settings.max_images,
                 max_image_pixels=self._settings.max_image_pixels,
             )
-            exploration = await self._in_thread(plan_exploration, request, model, bounds)
+            exploration = await self._pictures.run(plan_exploration, request, model, bounds)
             ticket = Ticket(version=version, deadline=deadline)
             with self._admission.admit(exploration.rows):
                 latents, drawn = await run(exploration.program(), self._engine, ticket)
             return pb.ExploreLatentsResponse(
-                images=await self._encode(drawn, exploration.decoder, exploration.image_format),
+                images=await self._pictures.encode(drawn, exploration.decoder, exploration.image_format),
                 latents=map(latent_message, latents),
-                run=_run_info(model, ticket),
+                run=run_info(model, ticket),
             )
 
     async def score_images(
@@ -232,7 +230,7 @@ class Service:
         """One picture of these images: a single one as it is, several as a contact sheet."""
         if len(images) == 1 and images[0].format == image_format:
             return images[0].data
-        return await self._in_thread(_sheet, images, image_format)
+        return await self._pictures.sheet(images, image_format)
 
     async def _generate(
         self,
@@ -252,8 +250,8 @@ class Service:
                     ticket,
                     partial(update, generation) if update else None,
                 )
-            encoded = await self._encode(images, model.first, generation.image_format)
-            return pb.GenerateImagesResponse(images=encoded, run=_run_info(model, ticket, generation))
+            encoded = await self._pictures.encode(images, model.first, generation.image_format)
+            return pb.GenerateImagesResponse(images=encoded, run=run_info(model, ticket, generation))
 
     async def _event(
         self, request: pb.GenerateImagesRequest, generation: Generation, progress: Progress
@@ -266,7 +264,7 @@ class Service:
             ticket = Ticket(version=generation.version, deadline=math.inf)
             program = finish(generation.decoder, progress.denoised, generation.class_id)
             shown = await run(program, self._engine, ticket)
-            previews = await self._encode(shown, generation.model.first, generation.image_format)
+            previews = await self._pictures.encode(shown, generation.model.first, generation.image_format)
         return pb.GenerateEvent(
             progress=pb.Progress(step=progress.step, steps=progress.steps, previews=previews)
         )
@@ -289,14 +287,7 @@ class Service:
     async def _images(self, images: Sequence[pb.Image], model: PublicModel, graph: Manifest) -> list[Array]:
         """Images of a request as the graph takes them."""
         checks.number_of("images", images, self._settings.max_images)
-        return await self._in_thread(_decode, images, model, graph, self._settings.max_image_pixels)
-
-    async def _encode(self, images: Iterable[Array], graph: Manifest, image_format: int) -> list[pb.Image]:
-        return await self._in_thread(_encode, images, graph.value_range, image_format)
-
-    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._picture_pool, function, *arguments)
+        return await self._pictures.decode(images, model, graph, self._settings.max_image_pixels)
 
 
 @asynccontextmanager
@@ -309,7 +300,7 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
     """
     metrics = Metrics(registry)
     backend: Backend = resolve(BACKENDS, settings.backend, "backend").from_settings(settings)
-    picture_pool = ThreadPoolExecutor(settings.picture_threads, thread_name_prefix="pictures")
+    pictures = PicturePool(settings.picture_threads)
     try:
         catalog = build(await backend.index())
         for name, reason in catalog.refused.items():
@@ -328,7 +319,7 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
                 engine=engine,
                 requests=requests,
                 admission=Admission(max_rows=settings.max_pending_rows, metrics=metrics),
-                picture_pool=picture_pool,
+                pictures=pictures,
             )
         finally:
             await requests.close(settings.shutdown_grace)
@@ -337,45 +328,7 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
             await engine.close()
     finally:
         await backend.close()
-        picture_pool.shutdown()
-
-
-def _decode(images: Sequence[pb.Image], model: PublicModel, graph: Manifest, max_pixels: int) -> list[Array]:
-    spec = graph.input("image")
-    assert spec is not None, "checked when the catalog was made"
-    tensors = []
-    for place, image in enumerate(images):
-        field = f"images[{place}]"
-        pixels = pictures.decode(image, field=field, channels=spec.shape[0], max_pixels=max_pixels)
-        checks.image_size(field, pixels, spec, model)
-        tensors.append(pictures.to_tensor(pixels, graph.value_range))
-    return tensors
-
-
-def _encode(images: Iterable[Array], value_range: tuple[float, float], image_format: int) -> list[pb.Image]:
-    return [pictures.encode(pictures.to_pixels(image, value_range), image_format) for image in images]
-
-
-def _sheet(images: Sequence[pb.Image], image_format: int) -> bytes:
-    pixels = [
-        pictures.decode(image, field="images", channels=3, max_pixels=image.width * image.height)
-        for image in images
-    ]
-    sheet = pixels[0] if len(pixels) == 1 else pictures.contact_sheet(pixels)
-    return pictures.encode(sheet, image_format).data
-
-
-def _run_info(model: PublicModel, ticket: Ticket, generation: Generation | None = None) -> pb.RunInfo:
-    info = pb.RunInfo(model=model.name, version=ticket.version)
-    info.queue_time.FromNanoseconds(round(ticket.queue_seconds * 1e9))
-    info.compute_time.FromNanoseconds(round(ticket.compute_seconds * 1e9))
-    if generation is not None:
-        info.seed = generation.seed
-        if generation.steps is not None:
-            info.sampler = generation.steps.sampler
-            info.steps = generation.steps.steps
-            info.guidance_scale = generation.steps.guidance_scale
-    return info
+        pictures.close()
 
 
 def _unimplemented(what: str) -> ServingError:
