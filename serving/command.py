@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import uvicorn
 from prometheus_client import CollectorRegistry
-from starlette.applications import Starlette
 
 from serving.errors import ServingError
 from serving.grpc_api import GrpcServer
 from serving.http_api import create_app, create_metrics_app
+from serving.http_server import run_http
 from serving.ports import PortError, address, listen
 from serving.service import Service, open_service
 from serving.settings import Settings, SettingsError, describe, flags, load_settings
@@ -76,8 +74,8 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> int:
             app = create_app(service, settings, registry, not_ready)
             async with asyncio.TaskGroup() as servers:
                 servers.create_task(grpc_server.run(stopping), name="grpc")
-                servers.create_task(_run_http(metrics_app, metrics, settings, stopping), name="metrics")
-                servers.create_task(_run_http(app, http, settings, stopping), name="http")
+                servers.create_task(run_http(metrics_app, metrics, settings, stopping), name="metrics")
+                servers.create_task(run_http(app, http, settings, stopping), name="http")
                 say(_addresses(settings.host, ports))
                 loading = servers.create_task(_say_when_loaded(service, started, say), name="loading")
                 await stopping.wait()
@@ -128,36 +126,6 @@ def _stop_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     return stopping
-
-
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves the signals to us, as two of them and gRPC stop together."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def _run_http(
-    app: Starlette, listener: socket.socket, settings: Settings, stopping: asyncio.Event
-) -> None:
-    """Serve an application on a socket until `stopping`; requests under way then get their grace."""
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=round(settings.shutdown_grace),
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    await stopping.wait()
-    server.should_exit = True
-    await task
 
 
 def _port(listener: socket.socket) -> int:

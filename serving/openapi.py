@@ -27,12 +27,12 @@ _EXAMPLES: Mapping[str, tuple[str, Json]] = {
 _DESCRIPTION = """
 
 Every message is in proto3's JSON mapping. Fields may be written as in the proto (`class_label`) or in
-lowerCamelCase (`classLabel`), and those at the top of a request may stand in the query as well. 64-bit integers
-are strings in answers, as JavaScript would round them.
+lowerCamelCase (`classLabel`), and those at the top of a request may stand in the query as well. 64-bit
+integers are strings in answers, as JavaScript would round them.
 
-A POST with `Accept: image/png` (`image/jpeg`, `image/webp`) gets the picture itself: one image as it is, several
-as a contact sheet, with what was done in the headers `Atelier-Seed`, `Atelier-Steps` and so on. Where a request
-takes images its body may be one bare picture.
+A POST with `Accept: image/png` (`image/jpeg`, `image/webp`) gets the picture itself: one image as it is,
+several as a contact sheet, with what was done in the headers `Atelier-Seed`, `Atelier-Steps` and so on.
+Where a request takes images its body may be one bare picture.
 
 `X-Request-Timeout` says after how many seconds nobody waits any more; whoever hangs up cancels the work."""
 
