@@ -239,7 +239,8 @@ async def test_a_slow_reader_of_a_stream_holds_up_nothing_and_misses_old_progres
     stream = service.stream_generate_images(request, CONTEXT)
     first = await anext(stream)
     assert first.progress.step >= 1
-    assert len(payload(await generate(service, "tiny_gaussian", steps=200))) == 1
+    for _ in range(2):
+        assert len(payload(await generate(service, "tiny_gaussian", steps=200))) == 1
     rest = [event async for event in stream]
     assert len(rest) < 50
     assert rest[-1].WhichOneof("event") == "result"
