@@ -41,6 +41,13 @@ def main(arguments: list[str]) -> int:
     if print_config:
         print(describe(resolved), end="")
         return 0
+    repository = resolved.settings.repository
+    if not repository.is_dir():
+        return _complain(
+            f"no model repository at {repository}: name its folder with --repository, or make one with "
+            "`atelier export`",
+            _FAILED,
+        )
     _log_to_stderr(resolved.settings.log_level)
     try:
         return asyncio.run(serve(resolved.settings, say=partial(print, flush=True)))
@@ -54,7 +61,7 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status.
 
     At the end readiness and health turn first, nothing new is taken, requests under way finish within their
-    grace, and the engine goes last. Raises `PortError`, and `ServingError` where the repository is missing.
+    grace, and the engine goes last. Raises `PortError`.
     """
     started = time.monotonic()
     stopping = _stop_signal()
@@ -103,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _complain(error: Exception, status: int) -> int:
+def _complain(error: object, status: int) -> int:
     print(f"atelier serve: {error}", file=sys.stderr)
     return status
 
