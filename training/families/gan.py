@@ -23,7 +23,7 @@ from training.pyramid import Analysis, Pyramid, Synthesis
 
 
 @dataclass(frozen=True, kw_only=True)
-class GANConfig:
+class GANSettings:
     """Settings of the networks, the loss and the optimizers."""
 
     loss: Literal["r3gan", "hinge", "wasserstein"] = "r3gan"
@@ -72,7 +72,7 @@ class GANConfig:
 class Generator(nn.Module):
     """Latents [n, latent_dim] and class ids [n] to images [n, c, h, w] in (-1, 1)."""
 
-    def __init__(self, config: GANConfig, data: DataSpec) -> None:
+    def __init__(self, config: GANSettings, data: DataSpec) -> None:
         super().__init__()
         classes = _classes(config, data)
         self.table = nn.Embedding(classes, config.latent_dim) if classes else None
@@ -92,7 +92,7 @@ class Discriminator(nn.Module):
     """Images [n, c, h, w] and class ids [n] to logits [n], higher for real: the image's features along the
     direction of its class (Miyato and Koyama 2018), or along a single one without classes."""
 
-    def __init__(self, config: GANConfig, data: DataSpec, features: int = 64) -> None:
+    def __init__(self, config: GANSettings, data: DataSpec, features: int = 64) -> None:
         super().__init__()
         classes = _classes(config, data)
         self.table = nn.Embedding(max(classes, 1), features)
@@ -204,7 +204,7 @@ LOSSES: dict[str, Loss] = {
 
 def step(step: Step) -> Mapping[str, Tensor]:
     """One update of the discriminator, then one of the generator against it."""
-    config: GANConfig = step.config
+    config: GANSettings = step.config
     G, D, loss = step.networks["generator"], step.networks["discriminator"], LOSSES[config.loss]
     labels = step.batch.labels
 
@@ -238,12 +238,12 @@ def step(step: Step) -> Mapping[str, Tensor]:
     return {"discriminator": d_loss.detach(), "generator": g_loss.detach(), "penalty": penalty.detach()}
 
 
-def networks(config: GANConfig, data: DataSpec) -> nn.ModuleDict:
+def networks(config: GANSettings, data: DataSpec) -> nn.ModuleDict:
     """Generator and discriminator."""
     return nn.ModuleDict({"generator": Generator(config, data), "discriminator": Discriminator(config, data)})
 
 
-def optimizers(config: GANConfig) -> Mapping[str, OptimizerSpec]:
+def optimizers(config: GANSettings) -> Mapping[str, OptimizerSpec]:
     """One for each player."""
     return {
         name: OptimizerSpec(networks=(name,), lr=config.lr, betas=config.betas)
@@ -267,7 +267,7 @@ class GeneratorGraph(nn.Module):
 
 
 def sample(
-    config: GANConfig, networks: nn.ModuleDict, data: DataSpec, count: int, generator: torch.Generator
+    config: GANSettings, networks: nn.ModuleDict, data: DataSpec, count: int, generator: torch.Generator
 ) -> Tensor:
     """Images of untruncated latents, the classes in turn."""
     device, classes = generator.device, _classes(config, data)
@@ -278,7 +278,7 @@ def sample(
     return images
 
 
-def graphs(config: GANConfig, networks: nn.ModuleDict, data: DataSpec) -> Sequence[Graph]:
+def graphs(config: GANSettings, networks: nn.ModuleDict, data: DataSpec) -> Sequence[Graph]:
     """The generator."""
     classes = _classes(config, data)
     class_id = (GraphTensor(name="class_id", shape=(1,), dtype=torch.int64, high=classes),) if classes else ()
@@ -292,17 +292,17 @@ def graphs(config: GANConfig, networks: nn.ModuleDict, data: DataSpec) -> Sequen
     return (graph,)
 
 
-def _pyramid(config: GANConfig, data: DataSpec, channels: int) -> Pyramid:
+def _pyramid(config: GANSettings, data: DataSpec, channels: int) -> Pyramid:
     return Pyramid(height=data.height, width=data.width, channels=channels, max_channels=config.max_channels)
 
 
-def _classes(config: GANConfig, data: DataSpec) -> int:
+def _classes(config: GANSettings, data: DataSpec) -> int:
     return len(data.class_labels) if config.conditional else 0
 
 
 FAMILY = Family(
     name="gan",
-    config=GANConfig,
+    config=GANSettings,
     tasks=("generate",),
     networks=networks,
     optimizers=optimizers,

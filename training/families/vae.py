@@ -24,7 +24,7 @@ MLP_PIXELS = 16 * 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAEConfig:
+class VAESettings:
     """Settings of the networks, the bound and the optimizer."""
 
     architecture: Literal["auto", "mlp", "conv"] = "auto"
@@ -87,7 +87,7 @@ class ClassCode(nn.Module):
 class Encoder(nn.Module):
     """q(latent | image, class): images [n, c, h, w] to mean and log variance, each [n, latent_dim]."""
 
-    def __init__(self, config: VAEConfig, data: DataSpec) -> None:
+    def __init__(self, config: VAESettings, data: DataSpec) -> None:
         super().__init__()
         hidden = config.hidden
         self.body: nn.Module
@@ -111,7 +111,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """p(image | latent, class): latents [n, latent_dim] to the mean [n, c, h, w] and log sigma []."""
 
-    def __init__(self, config: VAEConfig, data: DataSpec) -> None:
+    def __init__(self, config: VAESettings, data: DataSpec) -> None:
         super().__init__()
         hidden = config.hidden
         self.code = ClassCode(_classes(config, data))
@@ -136,12 +136,12 @@ class Decoder(nn.Module):
         return self.body(self.code(latent, class_id)).float(), self.log_sigma
 
 
-def networks(config: VAEConfig, data: DataSpec) -> nn.ModuleDict:
+def networks(config: VAESettings, data: DataSpec) -> nn.ModuleDict:
     """Encoder and decoder."""
     return nn.ModuleDict({"encoder": Encoder(config, data), "decoder": Decoder(config, data)})
 
 
-def optimizers(config: VAEConfig) -> Mapping[str, OptimizerSpec]:
+def optimizers(config: VAESettings) -> Mapping[str, OptimizerSpec]:
     """One for both networks."""
     spec = OptimizerSpec(
         networks=("encoder", "decoder"),
@@ -154,7 +154,7 @@ def optimizers(config: VAEConfig) -> Mapping[str, OptimizerSpec]:
 
 def step(step: Step) -> Mapping[str, Tensor]:
     """Raises the evidence lower bound, with its rate weighted by beta and free up to some bits."""
-    config: VAEConfig = step.config
+    config: VAESettings = step.config
     mean, log_variance, image_mean, log_sigma = _autoencode(step.networks, step.batch, step.generator)
     distortion = -gaussian_log_density(step.batch.images, image_mean, log_sigma).flatten(1).sum(1).mean()
     rate = kl_divergence(mean, log_variance).mean(0)
@@ -166,7 +166,7 @@ def step(step: Step) -> Mapping[str, Tensor]:
 
 
 def evaluate(
-    config: VAEConfig, networks: nn.ModuleDict, data: DataSpec, batch: Batch, generator: torch.Generator
+    config: VAESettings, networks: nn.ModuleDict, data: DataSpec, batch: Batch, generator: torch.Generator
 ) -> Mapping[str, float]:
     """The negative evidence lower bound of held-out images in bits per dimension, and its rate."""
     with torch.no_grad():
@@ -218,7 +218,7 @@ class EncoderGraph(nn.Module):
 
 
 def sample(
-    config: VAEConfig, networks: nn.ModuleDict, data: DataSpec, count: int, generator: torch.Generator
+    config: VAESettings, networks: nn.ModuleDict, data: DataSpec, count: int, generator: torch.Generator
 ) -> Tensor:
     """Images decoded from the prior, the classes in turn."""
     device = generator.device
@@ -234,7 +234,7 @@ def sample(
     return images
 
 
-def graphs(config: VAEConfig, networks: nn.ModuleDict, data: DataSpec) -> Sequence[Graph]:
+def graphs(config: VAESettings, networks: nn.ModuleDict, data: DataSpec) -> Sequence[Graph]:
     """The decoder, which generates, and the encoder."""
     classes = _classes(config, data)
     class_id = (GraphTensor(name="class_id", shape=(1,), dtype=torch.int64, high=classes),) if classes else ()
@@ -278,13 +278,13 @@ def _autoencode(
     return mean, log_variance, image_mean, log_sigma
 
 
-def _architecture(config: VAEConfig, data: DataSpec) -> str:
+def _architecture(config: VAESettings, data: DataSpec) -> str:
     if config.architecture == "auto":
         return "mlp" if data.height * data.width <= MLP_PIXELS else "conv"
     return config.architecture
 
 
-def _pyramid(config: VAEConfig, data: DataSpec) -> Pyramid:
+def _pyramid(config: VAESettings, data: DataSpec) -> Pyramid:
     return Pyramid(
         height=data.height, width=data.width, channels=config.channels, max_channels=config.max_channels
     )
@@ -294,13 +294,13 @@ def _pixels(data: DataSpec) -> int:
     return data.channels * data.height * data.width
 
 
-def _classes(config: VAEConfig, data: DataSpec) -> int:
+def _classes(config: VAESettings, data: DataSpec) -> int:
     return len(data.class_labels) if config.conditional else 0
 
 
 FAMILY = Family(
     name="vae",
-    config=VAEConfig,
+    config=VAESettings,
     tasks=("generate", "encode", "decode"),
     networks=networks,
     optimizers=optimizers,
