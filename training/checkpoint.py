@@ -199,9 +199,10 @@ def save(run: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], values
         _sync_folder(final.parent)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
+        kept = f"the last one is as it was: make room and go on with --resume {run}"
         raise CheckpointError(
-            f"cannot write the checkpoint {final}: {error.strerror}; earlier checkpoints are as they were: "
-            f"make room and go on with --resume {run}"
+            f"cannot write the checkpoint {final}: {error.strerror}; "
+            f"{kept if listed(run) else 'there is none before it: make room and begin again'}"
         ) from error
     return final
 

@@ -23,9 +23,10 @@ from training.config import TrainConfig, parse_flags, read_file, resolve_config,
 from training.data import DataError, Splits
 from training.data.open import open_data
 from training.devices import launch, set_threads
+from training.failures import TrainingError
 from training.families import FAMILIES
 from training.family import Family
-from training.loop import Result, TrainingError, train
+from training.loop import Result, train
 from training.progress import duration
 from training.resolve import resolve
 
@@ -43,11 +44,11 @@ def main(arguments: list[str]) -> int:
     except (ConfigError, DataError, CheckpointError, ValueError) as error:
         print(f"atelier train: {error}", file=sys.stderr)
         return 2
-    except TrainingError as error:
+    except (TrainingError, OSError) as error:
         print(f"atelier train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("atelier train: stopped before the first step; nothing was written", file=sys.stderr)
+        print("atelier train: stopped before the first step", file=sys.stderr)
         return 128 + signal.SIGINT
 
 

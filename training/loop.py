@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from lightning_fabric import Fabric
@@ -26,16 +25,13 @@ from training.config import TrainConfig
 from training.curve import Curve
 from training.data import Batch, Splits
 from training.ema import Average
+from training.failures import TrainingError, known_reason
 from training.family import Family, Step
 from training.grid import save_grid
 from training.measure import held_out_figures, samples
 from training.optimize import Updates, learning_rate_factor
 from training.progress import TrainingProgress
 from training.stopping import Stopping
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on: names the step, the reason and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +130,8 @@ class Training:
             run.mkdir(parents=True, exist_ok=True)
             (run / "config.json").write_text(json.dumps(config.plain(), indent=1) + "\n", encoding="utf-8")
             checkpoint.prune(run, keep=0)
+            if not resume:
+                remove_left_over(run)
             self.curve = Curve(run, resume.curve if resume else (), config.tensorboard)
 
     def run_steps(self, stopping: Stopping) -> None:
@@ -204,15 +202,18 @@ class Training:
                     )
                 )
         except (RuntimeError, MemoryError) as error:
-            self._explain(error, step)
-        self.pending.append(losses)
+            reason = known_reason(error, step, config)
+            if reason is None:
+                raise
+            raise TrainingError(f"{reason}; {self.kept()}") from error
+        self.pending.append({name: value.detach() for name, value in losses.items()})
         self.average.update(step)
 
     def _mean_losses(self) -> dict[str, float]:
         """The mean of each loss since the last point of the curve; TrainingError if one is not finite."""
         point: dict[str, float] = {}
         for name in self.pending[-1]:
-            values = torch.stack([torch.as_tensor(losses[name]).detach().float() for losses in self.pending])
+            values = torch.stack([losses[name].float() for losses in self.pending])
             finite = values.isfinite().tolist()
             if not all(finite):
                 place = finite.index(False)
@@ -276,21 +277,12 @@ class Training:
             self.curve.add({**fixed, **values})
             self.progress.losses(values)
 
-    def _explain(self, error: RuntimeError | MemoryError, step: int) -> NoReturn:
-        """Raise what a failed step means, where it is known, and the error itself where it is not."""
-        text = str(error)
-        no_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if no_memory or "can't allocate memory" in text or "out of memory" in text:
-            raise TrainingError(
-                f"out of memory at step {step} with batch_size = {self.config.batch_size}: "
-                f"set a smaller batch_size or precision=bf16; {self.kept()}"
-            ) from error
-        if self.config.compile and "double backward" in text:
-            raise TrainingError(
-                f"family {self.family.name!r} differentiates gradients, which compiled networks cannot do: "
-                f"set compile=false"
-            ) from error
-        raise error
+
+def remove_left_over(run: Path) -> None:
+    """Remove grids and TensorBoard events of a run that ended before its first checkpoint."""
+    for pattern in ("samples/step-*.png", "tensorboard/events.out.tfevents.*"):
+        for path in run.glob(pattern):
+            path.unlink()
 
 
 def _due(done: int, every: int) -> bool:

@@ -39,8 +39,9 @@ class Updates:
         self.names: dict[str, list[str]] = {}
         self.parameters: dict[str, list[nn.Parameter]] = {}
         self.optimizers: dict[str, torch.optim.AdamW] = {}
+        self._foreach = fabric.device.type in ("cpu", "cuda")
         # Gradient scaling of fp16 cannot clip the gradients of a fused optimizer.
-        fused = fabric.device.type in ("cpu", "cuda") and fabric.strategy.precision.precision != "16-mixed"
+        fused = self._foreach and fabric.strategy.precision.precision != "16-mixed"
         for name, spec in specs.items():
             found = {
                 f"{network}.{key}": p
@@ -71,7 +72,7 @@ class Updates:
             average_gradients(self.fabric, parameters)
         if spec.clip_norm is not None:
             self.fabric.strategy.precision.unscale_gradients(optimizer)
-            torch.nn.utils.clip_grad_norm_(parameters, spec.clip_norm, foreach=True)
+            torch.nn.utils.clip_grad_norm_(parameters, spec.clip_norm, foreach=self._foreach or None)
         for group in optimizer.param_groups:
             group["lr"] = spec.lr * self.factor
         self._steppers[name].step()
@@ -103,6 +104,8 @@ class Updates:
 def average_gradients(fabric: Fabric, parameters: list[nn.Parameter]) -> None:
     """Replace every gradient by its mean over the processes."""
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
     flat = torch.cat([g.reshape(-1) for g in gradients])
     torch.distributed.all_reduce(flat)
     flat /= fabric.world_size

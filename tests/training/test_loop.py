@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from training import checkpoint
 from training.checkpoint import CheckpointError
 from training.coerce import ConfigError
-from training.loop import TrainingError
+from training.failures import TrainingError
 
 PARTS = ("networks", "averages", "optimizers")
 
@@ -134,6 +134,28 @@ def test_running_out_of_memory_is_told_with_the_step_and_the_remedy(train_toy):
     family = dataclasses.replace(toy.FAMILY, step=greedy)
     with pytest.raises(TrainingError, match="out of memory at step 3 with batch_size = 8: set a smaller"):
         train_toy(steps=5, family=family)
+
+
+def test_a_full_disk_between_checkpoints_is_told_with_the_step(train_toy, tmp_path):
+    def filling(s):
+        if s.step == 7:
+            (tmp_path / "run" / "curve.csv").unlink()
+            (tmp_path / "run" / "curve.csv").symlink_to("/dev/full")
+        return toy.step(s)
+
+    family = dataclasses.replace(toy.FAMILY, step=filling)
+    with pytest.raises(
+        TrainingError, match=r"No space left on device at step 10; the last good checkpoint is .*5$"
+    ):
+        train_toy(steps=20, family=family, checkpoint_every=5)
+
+
+def test_a_folder_in_which_a_run_died_early_is_cleared_of_its_pictures(train_toy, tmp_path):
+    (tmp_path / "run" / "samples").mkdir(parents=True)
+    (tmp_path / "run" / "samples" / "step-00000001.png").touch()
+    (tmp_path / "run" / "samples" / "mine.png").touch()
+    result = train_toy(steps=2)
+    assert sorted(p.name for p in (result.run / "samples").iterdir()) == ["mine.png", "step-00000002.png"]
 
 
 def test_an_error_in_a_family_is_not_disguised(train_toy):
