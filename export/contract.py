@@ -54,7 +54,7 @@ def manifests(
 def facts(checkpoint: Checkpoint) -> dict[str, str]:
     """What people want to know of a run: its data and their licence, and what it took."""
     data = checkpoint.data
-    return {
+    found = {
         **checkpoint.family.metadata,
         "data": data.name,
         "data_options": json.dumps(dict(data.options or {})),
@@ -67,6 +67,7 @@ def facts(checkpoint: Checkpoint) -> dict[str, str]:
         "seed": str(checkpoint.seed),
         "cpu_seconds": f"{checkpoint.cpu_seconds:.0f}",
     }
+    return {name: value for name, value in found.items() if value}
 
 
 def _labels(checkpoint: Checkpoint, graphs: Sequence[Graph]) -> tuple[str, ...]:

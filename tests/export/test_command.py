@@ -87,7 +87,7 @@ def test_a_dry_run_does_all_but_publishing(
     assert not (tmp_path / "repository").exists()
     shown = capsys.readouterr().err
     assert "squares would be version 4 in" in shown
-    assert "max error" in shown
+    assert "sha256" in shown
 
 
 def test_a_checkpoint_of_a_run_can_be_named(run: Path, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_repository_that_cannot_be_made_is_named_before_the_work(
     assert export(run, tmp_path / "no" / "repository") == 2
     shown = capsys.readouterr().err
     assert "create that folder first, or name another repository with --to" in shown
-    assert "max error" not in shown
+    assert "sha256" not in shown
 
 
 def test_a_run_of_other_labels_does_not_become_a_version_of_the_model(
