@@ -28,14 +28,16 @@ export function field(label, control, hint = "") {
 
 /** A slider that shows its value. `value` on the element itself is its input. */
 export function slider(label, { min, max, step, value, name, format = String, onchange = () => {} }) {
-  const output = h("output", {}, format(value));
   const input = h("input", { type: "range", min, max, step, name, id: freshId("slider") });
+  const output = h("output", {}, format(value));
+  output.htmlFor = input.id;
   input.value = value;
   input.addEventListener("input", () => {
     output.textContent = format(Number(input.value));
     onchange(Number(input.value));
   });
-  const element = h("div", { class: "field" }, h("label", { htmlFor: input.id }, label, output), input);
+  const head = h("div", { class: "field-head" }, h("label", { htmlFor: input.id }, label), output);
+  const element = h("div", { class: "field" }, head, input);
   return Object.assign(element, { input });
 }
 

@@ -49,13 +49,19 @@ export function snippetPanel() {
   }
   function show() {
     code.textContent = snippets[chosen] ?? "";
-    names.replaceChildren(...Object.keys(snippets).map((name) => h("button", {
-      type: "button", class: "chip-button", "aria-pressed": String(name === chosen),
-      onclick: () => { chosen = name; show(); },
-    }, name)));
+    for (const button of names.children) button.setAttribute("aria-pressed", String(button.textContent === chosen));
+  }
+  const nameButton = (name) => h("button", {
+    type: "button", class: "chip-button", onclick: () => { chosen = name; show(); },
+  }, name);
+  function set(next) {
+    snippets = next;
+    // Buttons are kept: a click that ends an edit elsewhere must still find the one it began on.
+    if (!names.childElementCount) names.append(...Object.keys(next).map(nameButton));
+    show();
   }
   const element = h("details", { class: "snippets", open: true },
     h("summary", {}, "The same request by hand"),
     h("div", { class: "snippet-head" }, names, copy), code);
-  return Object.assign(element, { set: (next) => { snippets = next; show(); } });
+  return Object.assign(element, { set });
 }
