@@ -57,7 +57,7 @@ def facts(checkpoint: Checkpoint) -> dict[str, str]:
     found = {
         **checkpoint.family.metadata,
         "data": data.name,
-        "data_options": json.dumps(dict(data.options or {})),
+        "data_options": json.dumps(dict(data.options or {}), sort_keys=True),
         "data_source": data.source,
         "data_sha256": data.digest,
         "data_images": str(data.count),

@@ -49,6 +49,8 @@ def test_a_run_becomes_the_next_version_of_its_model(
     assert record.created.endswith("Z")
     assert manifest.class_labels == ("red", "green", "blue")
     assert manifest.metadata["data_source"] == "Drawn by hand, public domain."
+    assert manifest.metadata["data"] == "squares"
+    assert json.loads(manifest.metadata["data_options"]) == {"size": 8}
     assert manifest.metadata["steps"] == "7"
     assert manifest.metadata["cpu_seconds"] == "12"
     shown = capsys.readouterr().err

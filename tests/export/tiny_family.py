@@ -27,6 +27,7 @@ DATA = DataSpec(
     class_labels=("red", "green", "blue"),
     digest="d" * 64,
     count=120,
+    options={"size": 8},
     source="Drawn by hand, public domain.",
 )
 
@@ -97,7 +98,12 @@ FAMILY = Family(
 def write_run(folder: Path, *, seed: int = 0, family: str = "tiny", **settings: object) -> Path:
     """A run with one checkpoint, whose averaged weights are not its last ones."""
     config = TrainConfig(
-        family="tiny", data="squares", seed=seed, name=folder.name, steps=7, settings=TinyConfig(**settings)
+        family="tiny",
+        data="squares",
+        seed=seed,
+        name=folder.name,
+        steps=7,
+        settings=TinyConfig(**settings),
     )
     torch.manual_seed(seed)
     last = networks(config.settings, DATA).state_dict()
