@@ -8,7 +8,9 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -59,6 +61,9 @@ class OnnxRuntimeBackend:
         self._index: Index | None = None
         self._sessions: dict[tuple[str, int], _Loaded] = {}
         self._providers: set[str] = set()
+        self._fell_back = False
+        self._closed = False
+        self._lock = Lock()
         self._pool = ThreadPoolExecutor(self.slots(), thread_name_prefix="onnxruntime")
 
     @classmethod
@@ -115,11 +120,9 @@ class OnnxRuntimeBackend:
 
     def describe(self) -> Mapping[str, Any]:
         """Device, providers, version and threads."""
-        import onnxruntime
-
         return {
             "backend": "onnxruntime",
-            "version": onnxruntime.__version__,
+            "version": _onnxruntime()[0].__version__,
             "device": self.device,
             "providers": sorted(self._providers),
             "instances": self.slots(),
@@ -128,10 +131,13 @@ class OnnxRuntimeBackend:
 
     async def close(self) -> None:
         """Waits for calls under way, then lets everything go."""
-        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+        self._closed = True
+        await asyncio.to_thread(self._pool.shutdown)
         self._sessions.clear()
 
     def _open(self, manifest: Manifest, version: int) -> _Loaded:
+        if self._closed:
+            raise ServingError(Code.UNAVAILABLE, "the gateway is stopping")
         record = manifest.versions[version]
         path = self.repository / manifest.graph / str(version) / MODEL_FILE
         try:
@@ -150,7 +156,6 @@ class OnnxRuntimeBackend:
             raise
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise _broken(f"{path} does not load: {error}") from error
-        self._check_device(session, manifest.graph)
         loaded = _Loaded(session=session, outputs=tuple(spec.name for spec in manifest.outputs))
         try:
             loaded.run(_example(manifest, record.min_rows))
@@ -159,37 +164,47 @@ class OnnxRuntimeBackend:
         return loaded
 
     def _session(self, model: bytes) -> Any:
-        import onnxruntime  # imported by the first load: the gateway listens before it is there
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        # Threads that spin between calls take the cores from the other instances.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        available = onnxruntime.get_available_providers()
-        if self.device == "cuda" and _CUDA not in available:
+        onnxruntime, cuda = _onnxruntime()
+        if self.device == "cuda" and not cuda:
             raise ServingError(
                 Code.UNAVAILABLE,
                 "device is cuda, but this onnxruntime is built without it: install onnxruntime-gpu in place "
                 "of onnxruntime, or set device to auto or cpu",
             )
-        wanted = [_CUDA] if self.device != "cpu" and _CUDA in available else []
-        return onnxruntime.InferenceSession(model, options, providers=[*wanted, _CPU])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        # Threads that spin between calls take the cores from the other instances.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        wanted = [_CUDA] if cuda and self.device != "cpu" and not self._fell_back else []
+        session = onnxruntime.InferenceSession(model, options, providers=[*wanted, _CPU])
+        # onnxruntime falls back to the CPU and goes on: what counts is what the session really got.
+        if wanted and session.get_providers()[0] != _CUDA:
+            self._no_gpu()
+        return session
 
-    def _check_device(self, session: Any, graph: str) -> None:
-        """onnxruntime falls back to the CPU without a word: look at what the session really got."""
-        got = session.get_providers()[0]
-        if self.device == "cuda" and got != _CUDA:
+    def _no_gpu(self) -> None:
+        if self.device == "cuda":
             raise ServingError(
                 Code.UNAVAILABLE,
-                f"device is cuda, but onnxruntime put {graph} on {got}: the GPU, its driver, CUDA or cuDNN "
-                f"is missing or broken; repair it, or set device to auto or cpu",
+                f"device is cuda, but onnxruntime gave {_CPU}: the GPU, its driver, CUDA or cuDNN is missing "
+                f"or broken; repair it, or set device to auto or cpu",
             )
-        if self.device == "auto" and got == _CPU:
-            import onnxruntime
+        with self._lock:
+            if not self._fell_back:
+                log.warning("no working GPU: everything runs on the CPU, though this onnxruntime knows CUDA")
+            self._fell_back = True
 
-            if _CUDA in onnxruntime.get_available_providers():
-                log.warning("no working GPU: %s runs on the CPU, though this onnxruntime knows CUDA", graph)
+
+@cache
+def _onnxruntime() -> tuple[Any, bool]:
+    """The module, and whether it is built with CUDA; imported by the first load, as it takes its time."""
+    import onnxruntime
+
+    cuda = _CUDA in onnxruntime.get_available_providers()
+    if cuda:
+        onnxruntime.preload_dlls()  # finds the CUDA and cuDNN that pip installed, which no loader path names
+    return onnxruntime, cuda
 
 
 def _example(manifest: Manifest, rows: int) -> dict[str, Any]:

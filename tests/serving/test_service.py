@@ -3,7 +3,8 @@
 import asyncio
 import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_graphs
-from conftest import OpenService
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
@@ -20,6 +20,8 @@ from serving.pb import image_generation_pb2 as pb
 from serving.samplers import SAMPLERS
 from serving.service import RequestContext, Service, open_service
 from serving.settings import Settings
+
+OpenService = Callable[..., AbstractAsyncContextManager[Service]]
 
 CONTEXT = RequestContext()
 RAW = pb.IMAGE_FORMAT_RAW_U8

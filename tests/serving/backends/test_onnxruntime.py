@@ -1,6 +1,5 @@
 import asyncio
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import onnxruntime
 import pytest
 import tiny_graphs
 
-from serving.backends.onnxruntime import OnnxRuntimeBackend
+from serving.backends.onnxruntime import OnnxRuntimeBackend, _onnxruntime
 from serving.errors import Code, ServingError
 
 CUDA = "CUDAExecutionProvider"
@@ -102,23 +101,36 @@ async def test_a_gpu_that_was_asked_for_and_is_not_to_be_had_is_unavailable(tiny
     assert "install onnxruntime-gpu" in error.message
 
 
-class _FellBack:
-    """A session as onnxruntime gives it where CUDA is built in and the GPU is broken."""
+@pytest.fixture
+def claims_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An onnxruntime that claims CUDA, as one with a broken GPU does; its sessions get the CPU."""
+    claimed = [CUDA, "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: claimed)
+    _onnxruntime.cache_clear()
+    yield
+    _onnxruntime.cache_clear()
 
-    def get_providers(self) -> list[str]:
-        return ["CPUExecutionProvider"]
 
-
-def test_a_session_that_fell_back_to_the_cpu_is_not_taken_for_a_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.filterwarnings("ignore:Specified provider")
+async def test_a_session_that_fell_back_to_the_cpu_is_not_taken_for_a_gpu(
+    tiny_repository: Path, claims_cuda: None
 ) -> None:
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
-    with pytest.raises(ServingError, match="onnxruntime put tiny_gan on CPUExecutionProvider") as error:
-        fresh(tmp_path, device="cuda")._check_device(_FellBack(), "tiny_gan")
-    assert error.value.code == Code.UNAVAILABLE
-    with caplog.at_level(logging.WARNING):
-        fresh(tmp_path, device="auto")._check_device(_FellBack(), "tiny_gan")
-    assert "no working GPU: tiny_gan runs on the CPU" in caplog.text
+    error = await refusal(fresh(tiny_repository, device="cuda"), "tiny_gan")
+    assert error.code == Code.UNAVAILABLE
+    assert "onnxruntime gave CPUExecutionProvider" in error.message
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+async def test_falling_back_where_that_is_allowed_is_said_once(
+    tiny_repository: Path, claims_cuda: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = fresh(tiny_repository, device="auto")
+    await backend.load("tiny_gan", 1)
+    await backend.load("tiny_gan", 2)
+    assert backend.ready("tiny_gan", 2)
+    assert caplog.text.count("no working GPU") == 1
+    assert backend.describe()["providers"] == ["CPUExecutionProvider"]
+    await backend.close()
 
 
 async def test_closing_waits_for_calls_under_way(tiny_repository: Path) -> None:
