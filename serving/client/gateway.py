@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -71,9 +72,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _wait_until_ready(
-    process: subprocess.Popen[str], url: str, log: tempfile._TemporaryFileWrapper[str]
-) -> None:
+def _wait_until_ready(process: subprocess.Popen[str], url: str, log: IO[str]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -86,6 +85,6 @@ def _wait_until_ready(
     raise GatewayError(f"the gateway was not ready after {START_SECONDS:.0f} s:\n{_said(log)}")
 
 
-def _said(log: tempfile._TemporaryFileWrapper[str]) -> str:
+def _said(log: IO[str]) -> str:
     log.seek(0)
     return log.read().strip()
