@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import numpy as np
+
 from serving import checks, pictures
 from serving.calls import Array
 from serving.catalog import PublicModel
+from serving.errors import Code, ServingError
 from serving.manifest import Manifest
 from serving.pb import image_generation_pb2 as pb
 
@@ -29,7 +32,7 @@ class PicturePool:
     async def decode(
         self, images: Sequence[pb.Image], model: PublicModel, graph: Manifest, max_pixels: int
     ) -> list[Array]:
-        """Images of a request as the graph takes them; errors name the image."""
+        """Images of a request as the graph takes them, of `max_pixels` in all; errors name the image."""
         return await self.run(_decode, images, model, graph, max_pixels)
 
     async def encode(self, images: Iterable[Array], graph: Manifest, image_format: int) -> list[pb.Image]:
@@ -49,16 +52,26 @@ def _decode(images: Sequence[pb.Image], model: PublicModel, graph: Manifest, max
     spec = graph.input("image")
     assert spec is not None, "checked when the catalog was made"
     tensors = []
+    left = max_pixels
     for place, image in enumerate(images):
         field = f"images[{place}]"
-        pixels = pictures.decode(image, field=field, channels=spec.shape[0], max_pixels=max_pixels)
+        pixels = pictures.decode(image, field=field, channels=spec.shape[0], max_pixels=left)
+        left -= pixels.shape[0] * pixels.shape[1]
         checks.image_size(field, pixels, spec, model)
         tensors.append(pictures.to_tensor(pixels, graph.value_range))
     return tensors
 
 
 def _encode(images: Iterable[Array], value_range: tuple[float, float], image_format: int) -> list[pb.Image]:
-    return [pictures.encode(pictures.to_pixels(image, value_range), image_format) for image in images]
+    encoded = []
+    for place, image in enumerate(images):
+        if not np.isfinite(image).all():
+            raise ServingError(
+                Code.INTERNAL,
+                f"image {place} came out with values that are not finite; less guidance or more steps may help",
+            )
+        encoded.append(pictures.encode(pictures.to_pixels(image, value_range), image_format))
+    return encoded
 
 
 def _sheet(images: Sequence[pb.Image], image_format: int) -> bytes:

@@ -126,7 +126,9 @@ def _open(data: bytes, field: str, max_pixels: int) -> Image.Image:
         opened.load()
         return ImageOps.exif_transpose(opened)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise invalid(field, f"{field} has too many pixels, at most {max_pixels} are taken") from error
+        raise invalid(
+            field, f"{field} has far more pixels than the {max_pixels} that there is room for: scale it down"
+        ) from error
     except UnidentifiedImageError as error:
         raise invalid(field, f"{field} is not a PNG, JPEG or WebP image") from error
     except ServingError:
@@ -139,7 +141,8 @@ def _check_size(width: int, height: int, field: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise invalid(
             field,
-            f"{field} is {width}×{height}, {width * height} pixels; scale it down to {max_pixels} at most",
+            f"{field} is {width}×{height}, {width * height} pixels, and there is room for {max_pixels}: "
+            f"scale it down",
         )
 
 

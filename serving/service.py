@@ -144,14 +144,13 @@ class Service:
             model, version = self._resolve(request.model, request.version, "translate")
             graph = checks.direction(request.direction, model)
             image_format = checks.image_format(request.format)
-            images = await self._images(request.images, model, graph)
+            checks.number_of("images", request.images, self._settings.max_images)
             ticket = Ticket(version=version, deadline=deadline)
-            with self._admission.admit(len(images)):
+            with self._admission.admit(len(request.images)):
+                images = await self._images(request.images, model, graph)
                 translated = await run(translate(graph, images), self._engine, ticket)
-            return pb.TranslateImagesResponse(
-                images=await self._pictures.encode(translated, graph, image_format),
-                run=run_info(model, ticket),
-            )
+                encoded = await self._pictures.encode(translated, graph, image_format)
+            return pb.TranslateImagesResponse(images=encoded, run=run_info(model, ticket))
 
     async def edit_images(
         self, request: pb.EditImagesRequest, context: RequestContext
@@ -168,11 +167,12 @@ class Service:
             model, version = self._resolve(request.model, request.version, "encode")
             graph = model.graphs["encoder"]
             class_id = checks.required_class_id(request, model, graph)
-            images = await self._images(request.images, model, graph)
-            classes = None if class_id is None else np.full(len(images), class_id, np.int64)
+            checks.number_of("images", request.images, self._settings.max_images)
             ticket = Ticket(version=version, deadline=deadline)
-            with self._admission.admit(len(images)):
-                latents = await run(encode(graph, np.stack(images), classes), self._engine, ticket)
+            with self._admission.admit(len(request.images)):
+                images = np.stack(await self._images(request.images, model, graph))
+                classes = None if class_id is None else np.full(len(images), class_id, np.int64)
+                latents = await run(encode(graph, images, classes), self._engine, ticket)
             return pb.EncodeImagesResponse(latents=map(latent_message, latents))
 
     async def decode_latents(
@@ -250,7 +250,7 @@ class Service:
                     ticket,
                     partial(update, generation) if update else None,
                 )
-            encoded = await self._pictures.encode(images, model.first, generation.image_format)
+                encoded = await self._pictures.encode(images, model.first, generation.image_format)
             return pb.GenerateImagesResponse(images=encoded, run=run_info(model, ticket, generation))
 
     async def _event(
@@ -286,7 +286,6 @@ class Service:
 
     async def _images(self, images: Sequence[pb.Image], model: PublicModel, graph: Manifest) -> list[Array]:
         """Images of a request as the graph takes them."""
-        checks.number_of("images", images, self._settings.max_images)
         return await self._pictures.decode(images, model, graph, self._settings.max_image_pixels)
 
 

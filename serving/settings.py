@@ -56,7 +56,7 @@ class Settings(BaseModel):
     max_images: int = Field(default=64, ge=1)
     """Most images that one request may bring."""
     max_image_pixels: int = Field(default=1_048_576, ge=1)
-    """Most pixels of an image that a request brings."""
+    """Most pixels that a request may bring, all of its images together."""
     max_message_bytes: int = Field(default=67_108_864, ge=65_536)
     """Largest request, in bytes."""
     max_pending_rows: int = Field(default=4096, ge=1)
