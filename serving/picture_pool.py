@@ -68,7 +68,7 @@ def _encode(images: Iterable[Array], value_range: tuple[float, float], image_for
         if not np.isfinite(image).all():
             raise ServingError(
                 Code.INTERNAL,
-                f"image {place} came out with values that are not finite; less guidance or more steps may help",
+                f"image {place} came out with values that are not finite: try less guidance or more steps",
             )
         encoded.append(pictures.encode(pictures.to_pixels(image, value_range), image_format))
     return encoded
