@@ -117,16 +117,12 @@ class Seen:
 
     discriminator: Callable[[Tensor, Tensor | None], Tensor]
     """D."""
-    real: Tensor
-    """Real images [n, c, h, w] that require gradients."""
-    fake: Tensor
-    """Generated images [n, c, h, w] that require gradients, detached from the generator."""
-    real_logits: Tensor
-    """D(real), [n]."""
-    fake_logits: Tensor
-    """D(fake), [n]."""
+    images: Tensor
+    """Real images and, behind them, as many generated ones, [2 n, c, h, w]; they require gradients."""
+    logits: Tensor
+    """D(images), [2 n]."""
     labels: Tensor | None
-    """Classes of both, [n]."""
+    """Classes of either half, [n]."""
     generator: torch.Generator
     """Random numbers."""
 
@@ -169,16 +165,15 @@ def fooling_generator(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def r1_and_r2(seen: Seen) -> Tensor:
-    """(|∇D(x)|² + |∇D(G(z))|²) / 2, whose weight is γ."""
-    r1 = gradient(seen.real_logits, seen.real).square().sum(1)
-    r2 = gradient(seen.fake_logits, seen.fake).square().sum(1)
-    return 0.5 * (r1 + r2).mean()
+    """(|∇D(x)|² + |∇D(G(z))|²) / 2, whose weight is γ: the mean over real and generated images together."""
+    return gradient(seen.logits, seen.images).square().sum(1).mean()
 
 
 def unit_gradient(seen: Seen) -> Tensor:
     """(|∇D(x̂)| - 1)² at random points x̂ between real and generated images (Gulrajani et al. 2017)."""
-    u = torch.rand(len(seen.real), 1, 1, 1, generator=seen.generator, device=seen.real.device)
-    between = torch.lerp(seen.real, seen.fake, u).detach().requires_grad_()
+    real, fake = seen.images.detach().chunk(2)
+    u = torch.rand(len(real), 1, 1, 1, generator=seen.generator, device=real.device)
+    between = torch.lerp(real, fake, u).requires_grad_()
     lengths = gradient(seen.discriminator(between, seen.labels), between).norm(dim=1)
     penalty: Tensor = (lengths - 1).square().mean()
     return penalty
@@ -217,18 +212,11 @@ def step(step: Step) -> Mapping[str, Tensor]:
         return differentiable_augment(images, config.augment, step.generator, config.augment_probability)
 
     with torch.no_grad():
-        real, fake = shown(step.batch.images), shown(generated())
-    real, fake = real.clone().requires_grad_(), fake.clone().requires_grad_()
-    seen = Seen(
-        discriminator=D,
-        real=real,
-        fake=fake,
-        real_logits=D(real, labels),
-        fake_logits=D(fake, labels),
-        labels=labels,
-        generator=step.generator,
-    )
-    d_loss, penalty = loss.discriminator(seen.real_logits, seen.fake_logits), loss.penalty(seen)
+        images = torch.cat([shown(step.batch.images), shown(generated())])
+    images.requires_grad_()
+    logits = D(images, None if labels is None else labels.repeat(2))
+    seen = Seen(discriminator=D, images=images, logits=logits, labels=labels, generator=step.generator)
+    d_loss, penalty = loss.discriminator(*logits.chunk(2)), loss.penalty(seen)
     step.update("discriminator", d_loss + config.gamma * penalty)
 
     with torch.no_grad():

@@ -69,14 +69,11 @@ def linear_seen(weight: Tensor, rows: int = 4) -> Seen:
     def discriminator(images: Tensor, labels: Tensor | None) -> Tensor:
         return images.flatten(1) @ weight
 
-    real, fake = torch.randn(2, rows, 1, 3, 3, generator=torch.Generator().manual_seed(0))
-    real.requires_grad_(), fake.requires_grad_()
+    images = torch.randn(2 * rows, 1, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     return Seen(
         discriminator=discriminator,
-        real=real,
-        fake=fake,
-        real_logits=discriminator(real, None),
-        fake_logits=discriminator(fake, None),
+        images=images,
+        logits=discriminator(images, None),
         labels=None,
         generator=torch.Generator().manual_seed(0),
     )
