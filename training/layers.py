@@ -1,4 +1,4 @@
-"""Layers that families share: enlarging small images inside a graph, and taking that back."""
+"""Layers that families share: classes as vectors; enlarging small images inside a graph, and back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+
+class ClassCode(nn.Module):
+    """A learned vector [n, dim] for each class id [n]; without classes, of length 0."""
+
+    def __init__(self, classes: int, dim: int = 32) -> None:
+        super().__init__()
+        self.table = nn.Embedding(classes, dim) if classes else None
+        self.dim = dim if classes else 0
+
+    def forward(self, x: Tensor, class_id: Tensor | None) -> Tensor:
+        """`x` [n, features] with the class's vector behind it."""
+        return x if self.table is None else torch.cat([x, self.table(class_id)], dim=1)
 
 
 @functools.cache

@@ -47,8 +47,11 @@ class Pyramid:
 
 
 class ResidualBlock(nn.Module):
-    """Pre-activation residual block (He et al. 2016) with group normalisation and, where there is a code,
-    scale and shift by it after the second normalisation (Dhariwal and Nichol 2021)."""
+    """Pre-activation residual block (He et al. 2016) with group normalisation or none, and, where there is a
+    code, scale and shift by it after the second normalisation (Dhariwal and Nichol 2021).
+
+    It begins as the identity, so that depth needs no normalisation to be trained (Zhang et al. 2019).
+    """
 
     def __init__(
         self,
@@ -57,13 +60,15 @@ class ResidualBlock(nn.Module):
         *,
         resample: Literal["", "up", "down"] = "",
         code_dim: int = 0,
+        normalised: bool = True,
     ) -> None:
         super().__init__()
         self.resample = resample
-        self.norm1 = _norm(in_channels)
+        self.norm1 = _norm(in_channels, normalised)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = _norm(out_channels)
+        self.norm2 = _norm(out_channels, normalised)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
         self.modulation = nn.Linear(code_dim, 2 * out_channels) if code_dim else None
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
@@ -74,7 +79,7 @@ class ResidualBlock(nn.Module):
             scale, shift = self.modulation(code)[:, :, None, None].chunk(2, dim=1)
             h = h * (1 + scale) + shift
         h = self.conv2(_activation(h))
-        result: Tensor = (self.skip(self._resampled(x)) + h) * math.sqrt(0.5)
+        result: Tensor = self.skip(self._resampled(x)) + h
         return result
 
     def _resampled(self, x: Tensor) -> Tensor:
@@ -100,7 +105,7 @@ class Synthesis(nn.Module):
             channels = width
         self.blocks = nn.ModuleList(layers)
         self.last = nn.Sequential(
-            _norm(channels), nn.LeakyReLU(0.2), nn.Conv2d(channels, image_channels, 3, padding=1)
+            _norm(channels, True), nn.LeakyReLU(0.2), nn.Conv2d(channels, image_channels, 3, padding=1)
         )
 
     def forward(self, code: Tensor) -> Tensor:
@@ -114,18 +119,24 @@ class Synthesis(nn.Module):
 class Analysis(nn.Module):
     """Images [n, image_channels, height, width] to vectors [n, out_dim]."""
 
-    def __init__(self, pyramid: Pyramid, *, image_channels: int, out_dim: int, blocks: int) -> None:
+    def __init__(
+        self, pyramid: Pyramid, *, image_channels: int, out_dim: int, blocks: int, normalised: bool = True
+    ) -> None:
         super().__init__()
         channels = pyramid.widths[0]
         layers: list[nn.Module] = [nn.Conv2d(image_channels, channels, 3, padding=1)]
         for width in pyramid.widths[1:]:
-            layers += [ResidualBlock(channels, channels) for _ in range(blocks - 1)]
-            layers.append(ResidualBlock(channels, width, resample="down"))
+            layers += [ResidualBlock(channels, channels, normalised=normalised) for _ in range(blocks - 1)]
+            layers.append(ResidualBlock(channels, width, resample="down", normalised=normalised))
             channels = width
-        layers += [ResidualBlock(channels, channels) for _ in range(blocks)]
+        layers += [ResidualBlock(channels, channels, normalised=normalised) for _ in range(blocks)]
         area = math.prod(pyramid.smallest)
         self.layers = nn.Sequential(
-            *layers, _norm(channels), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(channels * area, out_dim)
+            *layers,
+            _norm(channels, normalised),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+            nn.Linear(channels * area, out_dim),
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -133,8 +144,8 @@ class Analysis(nn.Module):
         return features
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(8, channels), channels)
+def _norm(channels: int, normalised: bool) -> nn.Module:
+    return nn.GroupNorm(math.gcd(8, channels), channels) if normalised else nn.Identity()
 
 
 def _activation(x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from training.data import DataSpec
 from training.data.augment import DIFFERENTIABLE, differentiable_augment
 from training.family import Family, Graph, GraphTensor, OptimizerSpec, Step
-from training.layers import Enlarge
+from training.layers import ClassCode, Enlarge
 from training.pyramid import Analysis, Pyramid, Synthesis
 
 
@@ -40,6 +40,8 @@ class GANSettings:
     """Most feature maps at any size."""
     blocks: int = 1
     """Residual blocks at each size."""
+    discriminator_norm: bool = False
+    """Whether the discriminator has group normalisation; R3GAN does without, and so needs less time."""
     augment: tuple[str, ...] = ()
     """Differentiable augmentations of all that the discriminator sees (Zhao et al. 2020): flip, shift,
     colour, cutout."""
@@ -74,18 +76,16 @@ class Generator(nn.Module):
 
     def __init__(self, config: GANSettings, data: DataSpec) -> None:
         super().__init__()
-        classes = _classes(config, data)
-        self.table = nn.Embedding(classes, config.latent_dim) if classes else None
+        self.code = ClassCode(_classes(config, data))
         self.synthesis = Synthesis(
             _pyramid(config, data, config.channels),
-            code_dim=config.latent_dim * (2 if classes else 1),
+            code_dim=config.latent_dim + self.code.dim,
             image_channels=data.channels,
             blocks=config.blocks,
         )
 
     def forward(self, latent: Tensor, class_id: Tensor | None = None) -> Tensor:
-        code = latent if self.table is None else torch.cat([latent, self.table(class_id)], dim=1)
-        return torch.tanh(self.synthesis(code)).float()
+        return torch.tanh(self.synthesis(self.code(latent, class_id))).float()
 
 
 class Discriminator(nn.Module):
@@ -102,6 +102,7 @@ class Discriminator(nn.Module):
             image_channels=data.channels,
             out_dim=features,
             blocks=config.blocks,
+            normalised=config.discriminator_norm,
         )
 
     def forward(self, images: Tensor, class_id: Tensor | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.data import Batch, DataSpec
 from training.family import Family, Graph, GraphTensor, OptimizerSpec, Step
-from training.layers import Enlarge, Shrink
+from training.layers import ClassCode, Enlarge, Shrink
 from training.likelihood import gaussian_log_density, kl_divergence, level_log_probability
 from training.pyramid import Analysis, Pyramid, Synthesis
 
@@ -69,19 +69,6 @@ class VAESettings:
         for name in ("beta", "free_bits", "decoder_noise"):
             if getattr(self, name) < 0:
                 raise ValueError(f"vae.{name} must be 0 or more, got {getattr(self, name)}")
-
-
-class ClassCode(nn.Module):
-    """A learned vector [n, dim] for each class id [n]; without classes, of length 0."""
-
-    def __init__(self, classes: int, dim: int = 32) -> None:
-        super().__init__()
-        self.table = nn.Embedding(classes, dim) if classes else None
-        self.dim = dim if classes else 0
-
-    def forward(self, x: Tensor, class_id: Tensor | None) -> Tensor:
-        """`x` [n, features] with the class's vector behind it."""
-        return x if self.table is None else torch.cat([x, self.table(class_id)], dim=1)
 
 
 class Encoder(nn.Module):
