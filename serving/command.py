@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -60,21 +61,21 @@ def main(arguments: list[str]) -> int:
 async def serve(settings: Settings, say: Callable[[str], None]) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status.
 
-    At the end readiness and health turn first, nothing new is taken, requests under way finish within their
-    grace, and the engine goes last. Raises `PortError`.
+    At the end readiness and health turn first and nothing new is taken; requests under way finish within
+    their grace or are told that they were cut off. Raises `PortError`.
     """
     started = time.monotonic()
     stopping = _stop_signal()
     registry = CollectorRegistry()
-    async with open_service(settings, registry) as service:
+    with contextlib.ExitStack() as listeners:
+        async with contextlib.AsyncExitStack() as opened:
+            service = await opened.enter_async_context(open_service(settings, registry))
 
-        def not_ready() -> str | None:
-            return "the gateway is stopping" if stopping.is_set() else service.not_ready_reason()
+            def not_ready() -> str | None:
+                return "the gateway is stopping" if stopping.is_set() else service.not_ready_reason()
 
-        with (
-            listen(settings.host, settings.http_port, "--http-port") as http,
-            listen(settings.host, settings.metrics_port, "--metrics-port") as metrics,
-        ):
+            http = listeners.enter_context(listen(settings.host, settings.http_port, "--http-port"))
+            metrics = listeners.enter_context(listen(settings.host, settings.metrics_port, "--metrics-port"))
             grpc_server = GrpcServer(service, settings, not_ready)
             ports = {"HTTP": _port(http), "gRPC": grpc_server.port, "metrics": _port(metrics)}
             metrics_app = create_metrics_app(registry, not_ready)
@@ -88,6 +89,8 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> int:
                 await stopping.wait()
                 loading.cancel()
                 say(f"stopping: requests under way have {settings.shutdown_grace:g} s to finish")
+                # The service ends first: the servers still tell whoever was cut off.
+                await opened.aclose()
     say("stopped")
     return 0
 

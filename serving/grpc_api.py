@@ -31,6 +31,7 @@ GRPC_CODES: Mapping[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] f
 
 _DETAILS = "grpc-status-details-bin"  # where gRPC's rich error model keeps a google.rpc.Status
 _HEALTH_SECONDS = 1.0
+_PARTING_SECONDS = 1.0  # beyond the grace, in which those that the service cut off are told
 
 
 def build_server(service: Service, settings: Settings) -> grpc.aio.Server:
@@ -52,7 +53,7 @@ class GrpcServer:
     """A server of every RPC of the proto, bound to its port when it is made. Raises `PortError`."""
 
     def __init__(self, service: Service, settings: Settings, not_ready: Callable[[], str | None]) -> None:
-        self._grace = settings.shutdown_grace
+        self._grace = settings.shutdown_grace + _PARTING_SECONDS
         self._not_ready = not_ready
         self._server = build_server(service, settings)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # its stubs lack it

@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from math import ceil
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from serving.settings import Settings
+
+_PARTING_SECONDS = 1  # beyond the grace, in which those that the service cut off are told
 
 
 class _Server(uvicorn.Server):
@@ -34,7 +37,7 @@ async def run_http(
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=round(settings.shutdown_grace),
+        timeout_graceful_shutdown=ceil(settings.shutdown_grace + _PARTING_SECONDS),
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))

@@ -1,5 +1,6 @@
 """`atelier serve` as a process: what it says, how it stops, how it fails, and what it never imports."""
 
+import json
 import os
 import signal
 import socket
@@ -8,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import onnxruntime
 import pytest
@@ -75,16 +76,22 @@ def test_a_request_under_way_is_finished_before_it_ends(tiny_repository: Path):
         assert ended(process)[0] == 0
 
 
-def test_after_the_grace_it_ends_all_the_same(tiny_repository: Path):
+def test_after_the_grace_it_ends_all_the_same_and_tells_whoever_it_cut_off(tiny_repository: Path):
     arguments = ("--repository", tiny_repository, *FREE_PORTS, "--shutdown-grace", "0")
-    with serving(*arguments) as (process, addresses):
-        with Client(addresses["gRPC"]) as client:
-            events = client.stream("tiny_gaussian", count=256, steps=200, guidance_scale=3, class_id=1)
-            next(events)
+    body = {"count": 256, "steps": 200, "guidance_scale": 3, "class_id": 1}
+    with serving(*arguments) as (process, addresses), Client(addresses["gRPC"]) as client:
+        events = client.stream("tiny_gaussian", **body)
+        next(events)
+        url = f"http://{addresses['HTTP']}/v1/models/tiny_gaussian:streamGenerate"
+        with urlopen(Request(url, json.dumps(body).encode())) as stream:
+            stream.readline()
             process.send_signal(signal.SIGTERM)
-            with pytest.raises(AtelierError):
+            with pytest.raises(AtelierError, match="the gateway stopped before it was done"):
                 list(events)
-        assert ended(process)[0] == 0
+            assert b'"status": "UNAVAILABLE"' in stream.read()
+        status, said = ended(process)
+    assert status == 0
+    assert "Traceback" not in said
 
 
 def test_a_missing_repository_is_one_line(tmp_path: Path):
