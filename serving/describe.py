@@ -8,7 +8,7 @@ from serving.batching.lane import Ticket
 from serving.catalog import PublicModel
 from serving.generation import Generation
 from serving.pb import image_generation_pb2 as pb
-from serving.samplers import SAMPLERS
+from serving.samplers import offered
 
 
 def describe(model: PublicModel, ready: Sequence[int], problem: str | None) -> pb.Model:
@@ -31,7 +31,7 @@ def describe(model: PublicModel, ready: Sequence[int], problem: str | None) -> p
     )
     sampling = model.denoiser.sampling if model.denoiser else None
     if sampling:
-        message.samplers.extend(SAMPLERS)
+        message.samplers.extend(offered(sampling))
         message.default_sampler = sampling.sampler
         message.default_steps = sampling.steps
         message.default_guidance_scale = sampling.guidance_scale

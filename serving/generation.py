@@ -13,12 +13,12 @@ import numpy as np
 from serving import checks
 from serving.calls import Array, Program
 from serving.catalog import PublicModel
-from serving.errors import invalid, one_of
+from serving.errors import invalid
 from serving.manifest import Manifest, Sampling
 from serving.noise import classes
 from serving.pb import image_generation_pb2 as pb
 from serving.programs.generate import ClassIds, diffusion, one_pass
-from serving.samplers import SAMPLERS, Sampler, sampler
+from serving.samplers import Sampler, offered, sampler, split
 from serving.samplers.schedules import sigmas
 
 _GREATEST_GUIDANCE = 100.0
@@ -30,7 +30,7 @@ class Steps:
     """How a diffusion is sampled."""
 
     sampler: str
-    """Name in `SAMPLERS`."""
+    """Its name, with a spacing at the end where one was asked for."""
     steps: int
     """Number of noise levels."""
     guidance_scale: float
@@ -87,7 +87,7 @@ class Generation:
             denoiser,
             self.decoder,
             sampler=_sampler(self.steps),
-            sigmas=sigmas(self.steps.sampling.schedule, self.steps.steps),
+            sigmas=sigmas(self.steps.sampling.schedule, self.steps.steps, split(self.steps.sampler)[1]),
             seed=self.seed,
             count=self.count,
             class_id=self.class_id,
@@ -141,8 +141,10 @@ def _steps(request: pb.GenerateImagesRequest, model: PublicModel) -> Steps | Non
     sampling = model.denoiser.sampling
     assert sampling is not None, "a denoiser's manifest says how it is sampled"
     name = request.sampler or sampling.sampler
-    if name not in SAMPLERS:
-        raise invalid("sampler", f"sampler {name!r} is not one of {one_of(SAMPLERS, name)}")
+    try:
+        split(name, offered(sampling))
+    except ValueError as error:
+        raise invalid("sampler", str(error)) from error
     steps = request.steps if request.HasField("steps") else sampling.steps
     if not 1 <= steps <= sampling.max_steps:
         raise invalid("steps", f"steps {steps} is out of range: {model.name} takes 1 to {sampling.max_steps}")
@@ -172,5 +174,5 @@ def _takes_eta(name: str) -> bool:
 
 
 def _sampler(steps: Steps) -> Sampler:
-    chosen: Callable[..., Program[Array]] = sampler(steps.sampler)
+    chosen: Callable[..., Program[Array]] = sampler(steps.sampler, steps.sampling.schedule.kind)
     return partial(chosen, eta=steps.eta) if steps.eta else chosen

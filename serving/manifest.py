@@ -127,6 +127,18 @@ class Sampling:
     """Most steps that a request may ask for."""
     clip_denoised: bool = False
     """Whether the denoised image is clipped to the value range at each step."""
+    guidance_interval: tuple[float, float] | None = None
+    """Noise levels above the first and up to the second alone are guided (Kynkäänniemi et al. 2024)."""
+    distilled: bool = False
+    """Whether the denoised image is the end of the flow rather than the mean of all ends, so that few-step
+    samplers, which jump to it, draw the data."""
+
+    def __post_init__(self) -> None:
+        if self.guidance_interval is not None:
+            low, high = self.guidance_interval
+            if not 0 <= low < high:
+                raise ManifestError(f"guidance_interval needs 0 <= low < high in sigma, got {low} and {high}")
+            object.__setattr__(self, "guidance_interval", (low, high))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import log, sqrt
+from math import inf, log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -86,31 +86,36 @@ def denoiser(manifest: Manifest, class_id: NDArray[np.int64] | None, guidance_sc
     """The denoiser of a graph under its conditions.
 
     `class_id` is [rows], or None for a graph that takes none. With a `guidance_scale` other than 1 each row
-    is also called without its class (Ho and Salimans 2022), in the same call; at 1 that row is left out.
+    is also called without its class (Ho and Salimans 2022), in the same call; that row is left out at 1, and
+    at noise levels outside the manifest's guidance interval (Kynkäänniemi et al. 2024, eq. 5).
     """
     sampling = manifest.sampling
     assert sampling is not None, "a denoiser's manifest says how it is sampled"
     scaling = SCALINGS[sampling.parameterization.prediction]
     sigma_data = sampling.parameterization.sigma_data
+    above, up_to = sampling.guidance_interval or (0, inf)
     low, high = manifest.value_range
-    guided = class_id is not None and guidance_scale != 1
+    conditional = both = None
     if class_id is not None:
         null = np.full_like(class_id, len(manifest.class_labels))
-        class_id = (np.concatenate([class_id, null]) if guided else class_id)[:, None]
+        conditional = class_id[:, None]
+        both = np.concatenate([class_id, null])[:, None]
 
     def denoise(x: Array, sigma: float) -> Denoised:
         c_in, c_skip, c_out = scaling(sigma, sigma_data)
+        guided = class_id is not None and guidance_scale != 1 and above < sigma <= up_to
         fed = c_in * x
         if guided:
             fed = np.concatenate([fed, fed])
         level = np.full((len(fed), 1), noise_level(sampling.schedule, sigma), np.float32)
         inputs: dict[str, NDArray[np.generic]] = {"x": fed, "noise_level": level}
-        if class_id is not None:
-            inputs["class_id"] = class_id
+        classes = both if guided else conditional
+        if classes is not None:
+            inputs["class_id"] = classes
         prediction = yield from ask(manifest.graph, inputs, "prediction")
         if guided:
-            conditional, unconditional = prediction[: len(x)], prediction[len(x) :]
-            prediction = unconditional + guidance_scale * (conditional - unconditional)
+            with_class, without = prediction[: len(x)], prediction[len(x) :]
+            prediction = without + guidance_scale * (with_class - without)
         denoised = c_skip * x + c_out * prediction
         if sampling.clip_denoised:
             np.clip(denoised, low, high, out=denoised)

@@ -12,12 +12,13 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.manifest import NoiseSchedule
+from serving.manifest import NoiseSchedule, Schedule
 
 
-def sigmas(schedule: NoiseSchedule, steps: int) -> list[float]:
-    """The levels by the schedule's own spacing: `steps` + 1 values from sigma_max down to 0."""
-    return [*SPACINGS[schedule.kind](schedule, steps).tolist(), 0.0]
+def sigmas(schedule: NoiseSchedule, steps: int, spacing: str | None = None) -> list[float]:
+    """`steps` + 1 levels from the greatest down to 0, by the schedule's own spacing or one of `SPACINGS`."""
+    space = DEFAULT_SPACINGS[schedule.kind] if spacing is None else SPACINGS[spacing]
+    return [*space(schedule, steps).tolist(), 0.0]
 
 
 def karras(schedule: NoiseSchedule, steps: int) -> NDArray[np.float64]:
@@ -28,7 +29,7 @@ def karras(schedule: NoiseSchedule, steps: int) -> NDArray[np.float64]:
 
 
 def exponential(schedule: NoiseSchedule, steps: int) -> NDArray[np.float64]:
-    """Even in ln(sigma)."""
+    """Even in ln(sigma), and so in the logarithm of the signal-to-noise ratio (Lu et al. 2022)."""
     return np.geomspace(schedule.sigma_max, schedule.sigma_min, steps)
 
 
@@ -42,19 +43,45 @@ def uniform_time(schedule: NoiseSchedule, steps: int) -> NDArray[np.float64]:
 def uniform_timesteps(schedule: NoiseSchedule, steps: int) -> NDArray[np.float64]:
     """Even in the training timesteps of a variance-preserving schedule, the last timestep first.
 
-    The trailing spacing of Lin et al. (2024): with as many steps as timesteps, each is visited once.
+    The trailing spacing of Lin et al. (2024): with as many steps as timesteps, each is visited once, and with
+    more steps levels in between.
     """
-    timesteps = schedule.timesteps * np.arange(steps, 0, -1) / steps - 1
-    return np.asarray(np.exp(np.interp(timesteps, np.arange(schedule.timesteps), _log_sigmas(schedule))))
+    last = max(schedule.timesteps / steps - 1, 0)
+    return _levels(schedule, np.linspace(schedule.timesteps - 1, last, steps))
+
+
+def uniform(schedule: NoiseSchedule, steps: int) -> NDArray[np.float64]:
+    """Even in time: the timesteps of a variance-preserving schedule, the t of a flow for the other kinds."""
+    return (uniform_timesteps if schedule.kind in BETAS else uniform_time)(schedule, steps)
+
+
+def linear(schedule: NoiseSchedule, steps: int) -> NDArray[np.float64]:
+    """As the timesteps of linear betas (Ho et al. 2020) lie, between the schedule's own ends."""
+    return _borrowed("vp_linear", schedule, steps)
+
+
+def cosine(schedule: NoiseSchedule, steps: int) -> NDArray[np.float64]:
+    """As the timesteps of cosine betas (Nichol and Dhariwal 2021) lie, between the schedule's own ends."""
+    return _borrowed("vp_cosine", schedule, steps)
 
 
 SPACINGS: dict[str, Callable[[NoiseSchedule, int], NDArray[np.float64]]] = {
+    "cosine": cosine,
+    "exponential": exponential,
+    "karras": karras,
+    "linear": linear,
+    "logsnr": exponential,
+    "uniform": uniform,
+}
+"""Spacings that a request can ask for; in ln(sigma), `exponential` and `logsnr` are one."""
+
+DEFAULT_SPACINGS: dict[Schedule, Callable[[NoiseSchedule, int], NDArray[np.float64]]] = {
     "edm": karras,
     "flow": uniform_time,
     "vp_linear": uniform_timesteps,
     "vp_cosine": uniform_timesteps,
 }
-"""The spacing of each kind of schedule."""
+"""The spacing that comes with each kind of schedule."""
 
 
 def timestep(schedule: NoiseSchedule, sigma: float) -> float:
@@ -79,6 +106,19 @@ BETAS: dict[str, Callable[[int], NDArray[np.float64]]] = {
     "vp_cosine": cosine_betas,
 }
 """Variance-preserving schedules: number of timesteps to betas."""
+
+
+def _levels(schedule: NoiseSchedule, timesteps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Noise levels of timesteps, fractional ones too."""
+    known = _log_sigmas(schedule)
+    return np.asarray(np.exp(np.interp(timesteps, np.arange(len(known)), known)))
+
+
+def _borrowed(kind: Schedule, schedule: NoiseSchedule, steps: int) -> NDArray[np.float64]:
+    """Levels even in the timesteps of another schedule, as far as the two overlap."""
+    other = NoiseSchedule(kind=kind, sigma_min=schedule.sigma_min, sigma_max=schedule.sigma_max)
+    first, last = timestep(other, schedule.sigma_max), timestep(other, schedule.sigma_min)
+    return _levels(other, np.linspace(first, last, steps))
 
 
 @cache
