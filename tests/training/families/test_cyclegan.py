@@ -99,6 +99,20 @@ def test_a_step_is_repeated_exactly_by_the_same_generator_and_state() -> None:
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
 
 
+@pytest.mark.parametrize("both", [True, False])
+def test_the_way_from_b_and_back_teaches_b_to_a_only_if_so_configured(both: bool) -> None:
+    ends = []
+    for weight in (0.0, 10.0):
+        config = dataclasses.replace(SMALL, cycle_weight_b=weight, cycle_b_teaches_both=both)
+        trainer = Trainer(config, small_networks(config), steps=2)
+        trainer.step(0, random_batch(0))
+        ends.append({role: trainer.networks[role].state_dict() for role in ("a_to_b", "b_to_a")})
+    same = {
+        role: all(torch.equal(ends[0][role][k], ends[1][role][k]) for k in ends[0][role]) for role in ends[0]
+    }
+    assert same == {"a_to_b": False, "b_to_a": not both}
+
+
 def test_the_pool_shows_images_while_it_fills_and_then_past_ones_for_half_of_them() -> None:
     pool = ImagePool(10, (1, 1, 1))
     generator = torch.Generator().manual_seed(0)

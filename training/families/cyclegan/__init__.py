@@ -70,7 +70,8 @@ def step(s: Step) -> dict[str, Tensor]:
     adversarial = _towards(nets["discriminator_a"](fake_a), 1.0)
     adversarial = adversarial + _towards(nets["discriminator_b"](fake_b), 1.0)
     back_a = nets["b_to_a"](_noisy(fake_b, config.cycle_noise, s.generator))
-    back_b = nets["a_to_b"](_noisy(fake_a, config.cycle_noise, s.generator))
+    way_b = fake_a if config.cycle_b_teaches_both else fake_a.detach()
+    back_b = nets["a_to_b"](_noisy(way_b, config.cycle_noise, s.generator))
     cycle_a, cycle_b = F.l1_loss(back_a, a), F.l1_loss(back_b, b)
     loss = adversarial + config.cycle_weight_a * cycle_a + config.cycle_weight_b * cycle_b
     identity_weight = identity_weight_at(config, s.step / s.steps)

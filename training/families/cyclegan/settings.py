@@ -30,6 +30,10 @@ class CycleGANSettings:
     """Weight of the L1 distance between a and a → b → a (lambda in the paper)."""
     cycle_weight_b: float = 10.0
     """Weight of the L1 distance between b and b → a → b."""
+    cycle_b_teaches_both: bool = True
+    """Whether b → a → b teaches both generators. Where a shows less than b (a drawing less than a picture),
+    b_to_a would learn to hide in a what a_to_b needs to restore b; false lets it teach a_to_b alone, as the
+    back-translation of Sennrich et al. (2016) does."""
     cycle_noise: float = 0.0
     """Standard deviation of the noise on a translation before its way back, so that what the eye cannot see
     cannot carry the original (Chu et al. 2017 show that without it, it does)."""
