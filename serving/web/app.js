@@ -24,6 +24,9 @@ const family = (model) => FAMILIES[model.family] ?? model.family;
 const size = (model) => (model.width > 0 ? `${model.width}×${model.height}` : "any size");
 const can = (model, task) => model.tasks.includes(`TASK_${task}`);
 
+/** A name that may be broken behind its underscores. */
+const breakable = (name) => name.split(/(?<=_)/).flatMap((part) => [part, h("wbr")]);
+
 function modelButton(model) {
   const image = h("img", { src: samplesUrl(model.name), alt: "", onerror: () => image.remove() });
   image.addEventListener("load", () => {
@@ -32,7 +35,7 @@ function modelButton(model) {
   });
   return h("a", { class: "model", href: `#/${model.name}`, id: `model-${model.name}` },
     h("span", { class: "thumb", "aria-hidden": "true" }, h("span", {}, model.name[0]), image),
-    h("span", { class: "model-words" }, h("strong", {}, model.name), h("small", {}, `${family(model)}, ${size(model)}`)));
+    h("span", { class: "model-words" }, h("strong", {}, breakable(model.name)), h("small", {}, `${family(model)}, ${size(model)}`)));
 }
 
 function facts(model) {

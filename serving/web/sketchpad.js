@@ -6,14 +6,14 @@ const SIZE = 256; // the pad's own pixels; what is sent is scaled to the model's
 const COLOURS = ["#111111", "#e03131", "#2f9e44", "#1971c2", "#f2c94c", "#ffffff"];
 const NAMES = ["Black", "Red", "Green", "Blue", "Yellow", "White"];
 
-/** A pad for pictures of `width` × `height`; `onchange` hears of every new picture. */
-export function sketchpad(width, height, onchange) {
+/** A pad for pictures of the size that `size()` gives; `onchange` hears of every new picture. */
+export function sketchpad(size, onchange) {
   const canvas = h("canvas", {
     width: SIZE, height: SIZE, class: "pad", tabIndex: 0,
     "aria-label": "Drawing pad: draw with the pointer, drop or paste a picture, or choose a file below",
   });
   const pen = canvas.getContext("2d");
-  const size = slider("Pen", { min: 4, max: 48, step: 2, value: 10, name: "pen" });
+  const width = slider("Pen", { min: 4, max: 48, step: 2, value: 10, name: "pen" });
   const file = h("input", { type: "file", accept: "image/*", class: "hidden-file", id: "picture-file", onchange: () => take(file.files[0]) });
   let colour = COLOURS[0];
   let at = null;
@@ -38,7 +38,7 @@ export function sketchpad(width, height, onchange) {
   function stroke(event) {
     if (!at) return;
     const to = place(event);
-    Object.assign(pen, { lineCap: "round", lineJoin: "round", lineWidth: Number(size.input.value), strokeStyle: colour });
+    Object.assign(pen, { lineCap: "round", lineJoin: "round", lineWidth: Number(width.input.value), strokeStyle: colour });
     pen.beginPath();
     pen.moveTo(...at);
     pen.lineTo(...to);
@@ -90,15 +90,16 @@ export function sketchpad(width, height, onchange) {
 
   /** What is on the pad at the model's size, as base64 of a PNG. */
   function picture() {
-    const small = h("canvas", { width, height });
+    const [across, down] = size();
+    const small = h("canvas", { width: across, height: down });
     const context = small.getContext("2d");
     context.imageSmoothingQuality = "high";
-    context.drawImage(canvas, 0, 0, width, height);
+    context.drawImage(canvas, 0, 0, across, down);
     return small.toDataURL("image/png").split(",")[1];
   }
 
   blank();
-  const element = h("div", { class: "sketchpad" }, canvas, swatches, size,
+  const element = h("div", { class: "sketchpad" }, canvas, swatches, width,
     h("div", { class: "row" },
       h("label", { class: "button", htmlFor: "picture-file" }, "Open a picture"), file,
       h("button", { type: "button", onclick: () => { blank(); onchange(); } }, "Clear")));

@@ -6,7 +6,7 @@ import { pixelate, runLine, runWords, view } from "./pictures.js";
 import { sketchpad } from "./sketchpad.js";
 import { curlPicture, python, snippetPanel } from "./snippets.js";
 
-const UNSIZED = 64; // side of what is sent to a model that takes any size
+const SIDES = ["32", "64", "128", "256"]; // of what may be sent to a model that takes any size
 
 /** The panel. `sources` are models that can draw pictures of the right size. */
 export function translatePanel(model, sources) {
@@ -14,9 +14,11 @@ export function translatePanel(model, sources) {
   let direction = directions[0];
   let running = null;
   let result = null;
-  const [width, height] = [model.width > 0 ? model.width : UNSIZED, model.height > 0 ? model.height : UNSIZED];
+  let side = SIDES[0];
 
-  const pad = sketchpad(width, height, translate);
+  const pad = sketchpad(() => (model.width > 0 ? [model.width, model.height] : [Number(side), Number(side)]), translate);
+  const sideChoice = model.width > 0 ? null : choice("Sent at", "side", SIDES.map((value) => [value, `${value}×${value}`]), side,
+    (value) => { side = value; translate(); });
   const output = h("img", { class: "translated", alt: "Translated picture", onload: () => pixelate(output), hidden: true });
   const open = h("button", { type: "button", class: "translated-frame", "aria-label": "Look at the translated picture", disabled: true,
     onclick: () => view(result, [{ label: "Translate it back", run: back }]) },
@@ -81,7 +83,7 @@ export function translatePanel(model, sources) {
 
   describe();
   const form = h("form", { class: "controls", onsubmit: (event) => event.preventDefault() },
-    directionChoice, h("div", { class: "field" }, h("span", { class: "label" }, "Picture"), pad),
+    directionChoice, h("div", { class: "field" }, h("span", { class: "label" }, "Picture"), pad), sideChoice,
     sources.length > 0 && h("div", { class: "row" }, sources.map((source) =>
       h("button", { type: "button", onclick: () => drawFrom(source) }, `One from ${source.name}`))));
   const stage = h("section", { class: "stage", "aria-label": "Translation" }, problem, open, h("div", { class: "row" }, again), line);

@@ -29,9 +29,9 @@ def page_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium as the distribution has it."""
+    """Chromium as the distribution has it; closed with its module, as asyncio tests cannot run beside it."""
     if CHROMIUM is None:
         pytest.skip("NO CHROMIUM HERE: THE PAGE IS NOT TESTED. Install it (Debian: apt-get install chromium)")
     with sync_playwright() as playwright:

@@ -110,6 +110,7 @@ def test_a_drawing_is_translated_and_back(visit: Visit):
     page = visit("/#/tiny_translator")
     expect(page.get_by_text("day → night")).to_be_visible()
     pad = page.locator(".pad")
+    page.get_by_role("slider", name="Pen").fill("48")
     box = pad.bounding_box()
     page.mouse.move(box["x"] + 20, box["y"] + box["height"] / 2)
     page.mouse.down()
@@ -128,6 +129,8 @@ def test_a_picture_file_is_translated(visit: Visit, tmp_path: Path):
     page = visit("/#/tiny_translator")
     page.locator("input[type=file]").set_input_files(tmp_path / "red.png")
     expect(page.locator(".run-line")).to_have_text(FINISHED)
+    page.get_by_text("64×64").click()
+    expect(page.locator(".translated")).to_have_js_property("naturalWidth", 64)
     assert pixels(page, ".translated")[5, 5].tolist() == [0, 255, 255]
 
 
