@@ -201,6 +201,8 @@ SAMPLINGS = st.builds(
     guidance_scale=FIGURES,
     max_steps=st.integers(1, 1000),
     clip_denoised=st.booleans(),
+    guidance_interval=st.none() | st.tuples(st.floats(0, 1), st.floats(2, 100)),
+    distilled=st.booleans(),
 )
 
 
@@ -301,6 +303,8 @@ def test_a_missing_parameter_is_named(key: str) -> None:
         ("value_range", "[0]"),
         ("schedule", '{"kind": "edm"}'),
         ("sampling", '{"sampler": "heun", "steps": 18, "colour": 1}'),
+        ("sampling", '{"sampler": "heun", "steps": 18, "guidance_interval": [2, 1]}'),
+        ("sampling", '{"sampler": "heun", "steps": 18, "guidance_interval": [1]}'),
         ("class_labels", "["),
         ("version.one", "{}"),
         ("version.1", '{"sha256": "0"}'),

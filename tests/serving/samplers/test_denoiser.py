@@ -96,6 +96,24 @@ def test_without_guidance_the_unconditional_rows_are_left_out() -> None:
     assert call.rows == 2
 
 
+@pytest.mark.parametrize(("sigma", "rows"), [(0.2, 2), (0.21, 4), (1.0, 4), (2.0, 4), (2.1, 2)])
+def test_outside_the_guidance_interval_the_unconditional_rows_are_left_out(sigma: float, rows: int) -> None:
+    net = manifest("x0", labels=("cat", "dog"), guidance_interval=(0.2, 2.0))
+    x = np.zeros((2, 1, 2, 2), np.float32)
+    answer = np.repeat(np.array([0.5, 0.2], np.float32), 2)[:rows, None, None, None] + np.zeros_like(x[:1])
+    call, denoised = asked(denoiser(net, np.array([1, 0]), 3.0)(x, sigma), answer)
+    assert call.rows == rows
+    np.testing.assert_allclose(denoised, 0.2 + 3 * 0.3 if rows == 4 else 0.5, rtol=1e-6)
+    assert call.inputs["class_id"].tolist() == [[1], [0], [2], [2]][:rows]
+
+
+def test_an_unconditional_model_is_never_called_twice() -> None:
+    x = np.zeros((2, 1, 2, 2), np.float32)
+    call, _ = asked(denoiser(manifest("x0"), None, 3.0)(x, 1.0), x)
+    assert call.rows == 2
+    assert "class_id" not in call.inputs
+
+
 def test_the_denoised_image_is_clipped_where_the_manifest_says_so() -> None:
     x = np.zeros((1, 1, 2, 2), np.float32)
     _, clipped = asked(denoiser(manifest("x0", clip_denoised=True), None, 1.0)(x, 1.0), x + 3)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from serving.manifest import NoiseSchedule
-from serving.samplers.schedules import BETAS, exponential, sigmas, timestep
+from serving.samplers.schedules import BETAS, SPACINGS, exponential, sigmas, timestep
 from training import preconditioning
 
 KINDS = {
@@ -15,10 +15,12 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("steps", [1, 2, 9, 100, 1000])
-def test_the_levels_fall_from_the_greatest_to_0(kind: str, steps: int) -> None:
-    levels = sigmas(KINDS[kind], steps)
+@pytest.mark.parametrize("spacing", [None, *SPACINGS])
+@pytest.mark.parametrize("steps", [1, 2, 9, 100, 1000, 1500])
+def test_the_levels_fall_from_the_greatest_to_0(kind: str, spacing: str | None, steps: int) -> None:
+    levels = sigmas(KINDS[kind], steps, spacing)
     assert len(levels) == steps + 1
+    assert all(type(level) is float for level in levels)
     assert levels[-1] == 0
     assert np.all(np.diff(levels) < 0)
 
@@ -41,6 +43,43 @@ def test_flow_levels_are_even_in_time() -> None:
 def test_exponential_levels_have_one_ratio() -> None:
     levels = exponential(KINDS["edm"], 12)
     np.testing.assert_allclose(levels[1:] / levels[:-1], (0.002 / 80) ** (1 / 11))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("spacing", ["karras", "exponential", "logsnr"])
+def test_a_spacing_over_sigma_runs_from_the_greatest_level_to_the_least(kind: str, spacing: str) -> None:
+    levels = sigmas(KINDS[kind], 7, spacing)
+    assert levels[0] == pytest.approx(KINDS[kind].sigma_max)
+    assert levels[-2] == pytest.approx(KINDS[kind].sigma_min)
+
+
+def test_logsnr_levels_are_even_in_the_logarithm_of_the_signal_to_noise_ratio() -> None:
+    log_snr = -2 * np.log(sigmas(KINDS["flow"], 12, "logsnr")[:-1])
+    np.testing.assert_allclose(np.diff(log_snr), 2 * np.log(999 / 0.001) / 11)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_uniform_levels_are_even_in_the_schedules_own_time(kind: str) -> None:
+    schedule = KINDS[kind]
+    levels = np.array(sigmas(schedule, 8, "uniform")[:-1])
+    time = [timestep(schedule, s) for s in levels] if kind.startswith("vp") else levels / (1 + levels)
+    np.testing.assert_allclose(np.diff(time), np.diff(time)[0])
+
+
+@pytest.mark.parametrize("spacing", ["linear", "cosine"])
+def test_the_spacing_of_betas_is_even_in_their_timesteps_between_the_schedules_ends(spacing: str) -> None:
+    betas = NoiseSchedule(kind=f"vp_{spacing}", sigma_min=0.002, sigma_max=80)
+    levels = sigmas(KINDS["edm"], 8, spacing)[:-1]
+    time = [timestep(betas, sigma) for sigma in levels]
+    np.testing.assert_allclose(np.diff(time), np.diff(time)[0])
+    assert levels[0] == pytest.approx(80)
+    assert levels[-1] == pytest.approx(sigmas(betas, 1000)[-2])
+
+
+def test_more_steps_than_timesteps_visit_levels_between_them() -> None:
+    schedule = NoiseSchedule(kind="vp_linear", sigma_min=0.01, sigma_max=157, timesteps=50)
+    few, many = sigmas(schedule, 50), sigmas(schedule, 99)
+    np.testing.assert_allclose(many[:-1:2], few[:-1])
 
 
 @pytest.mark.parametrize("kind", ["vp_linear", "vp_cosine"])
