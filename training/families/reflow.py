@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 
 from training import checkpoint
@@ -36,7 +38,7 @@ class ReflowSettings(DiffusionSettings):
     """Pairs of noise and image to draw from the teacher, the classes in turn."""
     pairs_seed: int = 0
     """Seed of the pairs' noise."""
-    pairs_steps: int = 18
+    pairs_steps: int = 9
     """Steps of Heun's method for each pair."""
     pairs_guidance: float = 1.0
     """Scale of classifier-free guidance in the pairs; the student needs none afterwards."""
@@ -103,7 +105,7 @@ def draw_pairs(config: ReflowSettings, unet: nn.Module, data: DataSpec, rows: in
     labels = torch.arange(config.pairs) % len(data.class_labels) if data.class_labels else None
     sigmas = sampling_sigmas(config, config.pairs_steps)
     images = []
-    for begin in range(0, config.pairs, rows):
+    for begin in track(range(0, config.pairs, rows), "drawing pairs", console=Console(stderr=True)):
         class_id = None if labels is None else labels[begin : begin + rows, None]
         denoise = denoiser(config, unet, class_id, len(data.class_labels), config.pairs_guidance)
         images.append(heun(denoise, start(config, noise[begin : begin + rows], sigmas[0]), sigmas))
