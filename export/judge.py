@@ -29,7 +29,7 @@ _REVISION = 2  # of the network and its training: part of the name in the cache
 class Network(nn.Module):
     """Convolutions to 4×4 pixels, a dense layer of 64 features, and a linear head for each kind of label.
 
-    The features are not rectified: a Gaussian, which the Fréchet distance takes them for, fits them better so.
+    The features are not rectified, since the Fréchet distance takes them for Gaussian.
     """
 
     def __init__(self, channels: int, size: int, heads: Mapping[str, int]) -> None:
