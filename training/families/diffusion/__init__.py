@@ -65,7 +65,7 @@ def sample(
     count: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Images by Heun's method, or Euler's where that is the default, the classes in turn."""
+    """Images by Euler's method where that (or DDIM, the same) is the default, else Heun's; classes in turn."""
     device = next(networks["unet"].parameters()).device
     class_id = None
     if data.class_labels:
@@ -73,7 +73,7 @@ def sample(
     noise = gaussian((count, data.channels, data.height, data.width), generator).to(device)
     sigmas = sampling_sigmas(config, config.sample_steps).to(device)
     denoise = denoiser(config, networks["unet"], class_id, len(data.class_labels), config.guidance_scale)
-    solve = heun if config.sampler == "heun" else euler
+    solve = euler if config.sampler in ("euler", "ddim") else heun
     return solve(denoise, start(config, noise, sigmas[0]), sigmas).clamp(-1, 1)
 
 
