@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import onnxruntime
@@ -19,15 +20,15 @@ from serving.calls import Array, Call, Program
 from serving.manifest import Manifest, NoiseSchedule, Parameterization, Sampling
 from serving.noise import Stream, normal
 from serving.programs.generate import diffusion
+from serving.samplers import SAMPLERS, sampler
 from serving.samplers import denoiser as serving
-from serving.samplers import sampler
 from serving.samplers.schedules import sigmas
 from training import checkpoint, preconditioning
 from training.config import TrainConfig
 from training.data import DataSpec
 from training.families.diffusion import FAMILY, sampling
 from training.families.diffusion.graphs import sampling as sampling_of
-from training.families.diffusion.settings import DiffusionSettings
+from training.families.diffusion.settings import DiffusionSettings, Sampler
 from training.family import Graph
 
 DIGITS = DataSpec(
@@ -55,6 +56,10 @@ def config_of(case: str, **settings: object) -> DiffusionSettings:
 
 def schedule_of(config: DiffusionSettings) -> NoiseSchedule:
     return NoiseSchedule(**sampling_of(config)["schedule"])
+
+
+def test_training_knows_the_samplers_that_serving_has() -> None:
+    assert set(get_args(Sampler)) == set(SAMPLERS)
 
 
 @pytest.mark.parametrize("case", SETTINGS)
@@ -164,6 +169,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         *[(case, "ddim", 1) for case in SETTINGS],
         ("flow", "heun", 4),
         ("v on vp_linear", "heun", 4),
+        ("v on vp_cosine", "heun", 4),
     ],
 )
 def test_the_gateway_draws_what_training_draws(exported: Exported, case: str, name: str, steps: int) -> None:

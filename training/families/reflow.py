@@ -7,8 +7,8 @@ calls distillation; `one_call` is the share of rows that does so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from training.families.diffusion.graphs import diffusion_graphs
 from training.families.diffusion.loss import draw_sigma, drop_labels, gaussian
 from training.families.diffusion.sampling import denoiser, heun, sampling_sigmas, start
 from training.families.diffusion.settings import DiffusionSettings, Sampler
-from training.family import Family, Step
+from training.family import Family, Graph, Step
 from training.preconditioning import SCALINGS, noise_level
 
 
@@ -143,6 +143,14 @@ def step(step: Step) -> Mapping[str, Tensor]:
     return {"loss": loss.detach()}
 
 
+def graphs(config: ReflowSettings, networks: nn.ModuleDict, data: DataSpec) -> Sequence[Graph]:
+    """The graphs of a diffusion model, with the word that its denoised image is the end of the flow."""
+    return [
+        replace(graph, sampling={**graph.sampling, "distilled": True}) if graph.sampling else graph
+        for graph in diffusion_graphs(config, networks, data)
+    ]
+
+
 FAMILY = Family(
     name="reflow",
     config=ReflowSettings,
@@ -152,7 +160,7 @@ FAMILY = Family(
     step=step,
     averaged=("unet",),
     sample=diffusion.sample,
-    graphs=diffusion_graphs,
+    graphs=graphs,
     prepare=prepare,
     metadata={"paper": "Liu et al. 2023, Flow Straight and Fast (arXiv:2209.03003)"},
 )

@@ -243,6 +243,23 @@ def test_every_graph_gives_in_onnxruntime_what_it_gives_in_torch(data: DataSpec,
             np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
 
 
+def test_guidance_is_left_out_outside_its_interval() -> None:
+    config = tiny(guidance_interval=(0.5, 2.0))
+    unet = random_networks(config, DIGITS)["unet"]
+    x, class_id = torch.randn(3, 1, 8, 8), torch.tensor([[1], [2], [3]])
+    with torch.no_grad():
+        for sigma, guided in ((0.5, False), (0.6, True), (2.0, True), (2.1, False)):
+            plain, scaled = (
+                denoiser(config, unet, class_id, 10, scale)(x, torch.tensor(sigma)) for scale in (1.0, 3.0)
+            )
+            assert torch.equal(plain, scaled) != guided
+
+
+def test_a_guidance_interval_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="guidance_interval needs 0 <= low < high in sigma, got 2 and 1"):
+        tiny(guidance_interval=(2, 1))
+
+
 def test_the_denoiser_says_how_to_sample_from_it() -> None:
     config = tiny(prediction="v", sampler="dpmpp_2m", sample_steps=9, guidance_scale=2.0)
     denoiser_graph = FAMILY.graphs(config, FAMILY.networks(config, DIGITS), DIGITS)[0]
@@ -253,6 +270,7 @@ def test_the_denoiser_says_how_to_sample_from_it() -> None:
         "sampler": "dpmpp_2m",
         "steps": 9,
         "guidance_scale": 2.0,
+        "guidance_interval": None,
         "clip_denoised": False,
     }
     assert schedule["kind"] == "vp_cosine"

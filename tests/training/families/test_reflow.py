@@ -175,4 +175,4 @@ def test_a_student_of_another_shape_is_refused(tmp_path: Path) -> None:
 def test_the_exported_default_is_one_euler_step() -> None:
     config = settings()
     sampling = FAMILY.graphs(config, diffusion.networks(config, DATA), DATA)[0].sampling
-    assert (sampling["sampler"], sampling["steps"]) == ("euler", 1)
+    assert (sampling["sampler"], sampling["steps"], sampling["distilled"]) == ("euler", 1, True)

@@ -58,5 +58,6 @@ def sampling(config: DiffusionSettings) -> dict[str, Any]:
         "sampler": config.sampler,
         "steps": config.sample_steps,
         "guidance_scale": config.guidance_scale,
+        "guidance_interval": config.guidance_interval,
         "clip_denoised": config.clip_denoised,
     }

@@ -6,6 +6,7 @@ nothing of serving.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -22,7 +23,11 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 def denoiser(
     config: DiffusionSettings, unet: nn.Module, class_id: Tensor | None, null: int, guidance_scale: float
 ) -> Denoise:
-    """The denoised image as a function of x and sigma, guided as by Ho and Salimans (2022)."""
+    """The denoised image as a function of x and sigma, guided as by Ho and Salimans (2022).
+
+    Where the settings have a guidance interval it is guided within that alone (Kynkäänniemi et al. 2024).
+    """
+    above, up_to = config.guidance_interval or (0.0, math.inf)
 
     def once(x: Tensor, sigma: Tensor, class_id: Tensor | None) -> Tensor:
         sigma = sigma.expand(len(x), 1, 1, 1)
@@ -33,7 +38,7 @@ def denoiser(
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
         denoised = once(x, sigma, class_id)
-        if class_id is not None and guidance_scale != 1:
+        if class_id is not None and guidance_scale != 1 and above < sigma <= up_to:
             unconditional = once(x, sigma, torch.full_like(class_id, null))
             denoised = unconditional + guidance_scale * (denoised - unconditional)
         return denoised.clamp(-1, 1) if config.clip_denoised else denoised
@@ -79,15 +84,17 @@ def heun(denoise: Denoise, x: Tensor, sigmas: Tensor) -> Tensor:
     It runs in the time t = sigma / (1 + sigma) of a flow, on z = (1 - t)·x, where dz/dt = (z - denoised) / t:
     in sigma itself the first steps of a flow or of a variance-preserving schedule would be far too long.
     """
-    times = sigmas / (1 + sigmas)
-    z = x * (1 - times[0])
+    # Not 1 - t, of which float32 keeps few digits where sigma is in the thousands.
+    signals = 1 / (1 + sigmas)
+    times = sigmas * signals
+    z = x * signals[0]
 
     def slope(z: Tensor, at: int) -> Tensor:
-        return (z - denoise(z / (1 - times[at]), sigmas[at])) / times[at]
+        return (z - denoise(z / signals[at], sigmas[at])) / times[at]
 
     for step in range(len(sigmas) - 1):
         length = times[step + 1] - times[step]
         first = slope(z, step)
         guess = z + length * first
         z = guess if sigmas[step + 1] == 0 else z + length * (first + slope(guess, step + 1)) / 2
-    return z / (1 - times[-1])
+    return z / signals[-1]

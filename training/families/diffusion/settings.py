@@ -8,7 +8,19 @@ from typing import Literal, get_args
 from training.preconditioning import BETAS, vp_sigmas
 
 Prediction = Literal["epsilon", "x0", "v", "edm", "flow"]
-Sampler = Literal["euler", "heun", "ddim", "dpmpp_2m"]
+Sampler = Literal[
+    "ddim",
+    "ddpm",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "heun_churn",
+    "lms",
+    "unipc",
+    "unipc_3",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +69,8 @@ class DiffusionSettings:
     """Default number of sampling steps."""
     guidance_scale: float = 1.0
     """Default scale of classifier-free guidance; 1 is none."""
+    guidance_interval: tuple[float, float] | None = None
+    """Noise levels above the first and up to the second alone are guided (Kynkäänniemi et al. 2024)."""
     clip_denoised: bool = False
     """Whether the denoised image is clipped to [-1, 1] at each step; steadies epsilon at much noise."""
 
@@ -89,6 +103,11 @@ class DiffusionSettings:
         for name in ("label_dropout", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if self.guidance_interval is not None:
+            object.__setattr__(self, "guidance_interval", tuple(self.guidance_interval))
+            low, high = self.guidance_interval
+            if not 0 <= low < high:
+                raise ValueError(f"guidance_interval needs 0 <= low < high in sigma, got {low} and {high}")
         if self.min_snr_gamma is not None and self.schedule in ("edm", "flow"):
             raise ValueError(f"min_snr_gamma weights epsilon, x0 and v; leave it out with {self.prediction}")
         if self.guidance_scale != 1 and not self.label_dropout:
