@@ -65,7 +65,7 @@ def sample(
     count: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Images by Euler's method where that (or DDIM, the same) is the default, else Heun's; classes in turn."""
+    """Images by Euler's method where it (or DDIM, the same) is the default, else Heun's; classes in turn."""
     device = next(networks["unet"].parameters()).device
     class_id = None
     if data.class_labels:
