@@ -9,6 +9,7 @@ from serving.catalog import PublicModel
 from serving.generation import Generation
 from serving.pb import image_generation_pb2 as pb
 from serving.samplers import offered
+from serving.samplers.schedules import SPACINGS
 
 
 def describe(model: PublicModel, ready: Sequence[int], problem: str | None) -> pb.Model:
@@ -62,6 +63,8 @@ def _metadata(model: PublicModel, version: int, problem: str | None) -> dict[str
         if record.created:
             metadata["created"] = record.created
     metadata |= {f"domain_{letter}": name for letter, name in zip("ab", model.first.domains, strict=False)}
+    if model.denoiser:
+        metadata["spacings"] = ", ".join(SPACINGS)
     if model.directions:
         image = model.first.input("image")
         assert image is not None, "checked when the catalog was made"

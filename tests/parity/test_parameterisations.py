@@ -58,8 +58,8 @@ def schedule_of(config: DiffusionSettings) -> NoiseSchedule:
     return NoiseSchedule(**sampling_of(config)["schedule"])
 
 
-def test_training_knows_the_samplers_that_serving_has() -> None:
-    assert set(get_args(Sampler)) == set(SAMPLERS)
+def test_every_sampler_that_a_recipe_may_name_is_one_that_serving_has() -> None:
+    assert set(get_args(Sampler)) <= set(SAMPLERS)
 
 
 @pytest.mark.parametrize("case", SETTINGS)

@@ -195,6 +195,19 @@ async def test_eta_1_is_the_ancestral_sampler(service: Service) -> None:
     assert payload(plain) != payload(ddim)
 
 
+async def test_a_sampler_may_be_asked_for_with_a_spacing(service: Service) -> None:
+    wanted = {"model": "tiny_gaussian", "seed": 3, "steps": 5}
+    plain = await generate(service, sampler="euler", **wanted)
+    same = await generate(service, sampler="euler_karras", **wanted)
+    other = await generate(service, sampler="euler_exponential", **wanted)
+    assert (plain.run.sampler, same.run.sampler) == ("euler", "euler_karras")
+    assert payload(same) == payload(plain), "the spacing of an EDM schedule is that of Karras"
+    assert payload(other) != payload(plain)
+    await generate(service, sampler="ddim_karras", eta=0.5, **wanted)
+    described = await service.get_model(pb.GetModelRequest(model="tiny_gaussian"))
+    assert "karras" in described.metadata["spacings"]
+
+
 async def test_truncation_0_draws_the_mean_latent(service: Service) -> None:
     response = await generate(service, "tiny_gan", seed=3, count=4, class_id=1, truncation=0.0)
     assert len(set(payload(response))) == 1
@@ -338,6 +351,9 @@ BAD = [
     ),
     ({"model": "tiny_gaussian", "steps": 201}, "steps", "steps 201 is out of range"),
     ({"model": "tiny_gaussian", "sampler": "eular"}, "sampler", "'eular' is not one of euler, "),
+    ({"model": "tiny_gaussian", "sampler": "heun_karas"}, "sampler", "end: _cosine, _exponential, _karras,"),
+    ({"model": "tiny_gaussian", "sampler": "lcm"}, "sampler", "sampler 'lcm' is not one of lms, ddim"),
+    ({"model": "tiny_gaussian", "sampler": "euler_karras", "eta": 1}, "eta", "euler_karras has no eta"),
     ({"model": "tiny_gaussian", "eta": 1.5}, "eta", "eta 1.5 is out of range: 0 to 1"),
     ({"model": "tiny_gaussian", "eta": 0.5}, "eta", "sampler heun has no eta"),
     ({"model": "tiny_gaussian", "guidance_scale": -1}, "guidance_scale", "out of range: 0 to 100"),
