@@ -56,7 +56,7 @@ class GrpcServer:
         self._grace = settings.shutdown_grace + _PARTING_SECONDS
         self._not_ready = not_ready
         self._server = build_server(service, settings)
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # its stubs lack it
+        self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
