@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.backends.onnxruntime import OnnxRuntimeBackend
 from serving.batching.engine import Engine
-from serving.batching.lane import Ticket
+from serving.batching.ticket import Ticket
 from serving.calls import Call, Tensors
 from serving.catalog import build
 from serving.errors import Code, ServingError
