@@ -35,8 +35,8 @@ class ResultCache:
     def put(self, key: Hashable, answer: pb.GenerateImagesResponse) -> None:
         """Keeps an answer. Whoever gets it from here waits for nothing: it says so."""
         kept = pb.GenerateImagesResponse(images=answer.images, run=answer.run)
-        kept.run.queue_time.Clear()
-        kept.run.compute_time.Clear()
+        kept.run.ClearField("queue_time")
+        kept.run.ClearField("compute_time")
         if _size(kept) > self._max_bytes or key in self._answers:
             return
         self._answers[key] = kept

@@ -9,6 +9,7 @@ _REMEMBERED = 9
 _EVIDENCE = 3
 _NEAR_BEST = 0.96
 _LOOK_AGAIN = 64
+_MEASURED_WITHIN = 1.01
 
 
 class CostTable:
@@ -69,6 +70,7 @@ class CostTable:
 
     def within(self, seconds: float, most: int) -> int:
         """The most rows, up to `most`, whose call takes no longer; `most` where a single one would."""
+        seconds *= _MEASURED_WITHIN
         if self.seconds(most) <= seconds or self.seconds(1) > seconds:
             return most
         low, high = 1, most
@@ -80,6 +82,12 @@ class CostTable:
     def full(self, most: int) -> int:
         """Rows that a batch gains nothing by waiting for more of."""
         return most if self._best is None else min(most, self._best)
+
+    def duration(self, rows: int, slots: int = 1) -> float:
+        """Time of so many rows by themselves, in as few batches as it takes, `slots` at a time."""
+        batches, rest = divmod(rows, self.full(rows) * slots) if rows else (0, 0)
+        full = self.full(rows)
+        return batches * self.seconds(full) + (self.seconds(min(rest, full)) if rest else 0.0)
 
     def call_seconds(self) -> float:
         """Time of a call of the best size."""

@@ -14,7 +14,7 @@ import numpy as np
 from serving.backends import Backend
 from serving.batching.cost import CostTable
 from serving.batching.lane import Entry, Lane, Part
-from serving.batching.policy import Shares
+from serving.batching.policy import Shares, choose
 from serving.batching.ticket import Ticket
 from serving.calls import Call, Tensors
 from serving.errors import Code, ServingError
@@ -94,10 +94,9 @@ class Engine:
         for work in ticket.work:
             cost = self.cost(work.graph, ticket.version)
             if cost is not None:
-                full = cost.full(work.rows)
                 ticket.expected_seconds += work.calls * work.rows * cost.row_seconds()
-                batches = -(-work.rows // (full * self.slots()))
-                ticket.expected_duration += work.calls * batches * cost.seconds(full)
+                ticket.call_durations[work.graph] = cost.duration(work.rows, self.slots())
+                ticket.expected_duration += work.calls * ticket.call_durations[work.graph]
 
     def row_bytes(self, graph: str) -> int:
         """Bytes of a row's inputs and outputs; axes that are the client's to choose count as 1."""
@@ -128,7 +127,7 @@ class Engine:
         """Begins nothing new, and waits for the batches under way."""
         self._closed = True
         for lane in self._waiting:
-            for part in lane.take(lane.pending, self._shares):
+            for part in lane.take(lane.pending, self._shares, monotonic()):
                 part.entry.fail(ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again"))
         self._waiting.clear()
         while self._batches:
@@ -170,7 +169,7 @@ class Engine:
             lane, urgent = chosen
             for batch in range(self._spread(lane, free), 0, -1):
                 room = min(lane.cost.best(lane.max_rows), -(-lane.pending // batch))
-                parts = lane.take(room, self._shares, urgent=urgent)
+                parts = lane.take(room, self._shares, monotonic(), urgent=urgent)
                 urgent = False
                 if parts:
                     self._start(lane, parts)
@@ -181,16 +180,7 @@ class Engine:
         """The lane whose turn it is, and whether that is because a deadline is near."""
         self._waiting = {lane: None for lane in self._waiting if lane.pending}
         lanes = [lane for lane in self._waiting if self._has_instance(lane)]
-        if not lanes:
-            return None
-        now = monotonic()
-        tightest = min(lanes, key=lambda lane: lane.latest_start(now))
-        backlog = sum(lane.seconds() for lane in lanes) / self._backend.slots()
-        longest = max(lane.cost.call_seconds() for lane in lanes)
-        if tightest.latest_start(now) - now <= backlog + longest:
-            return tightest, True
-        turns = [(turn, place) for place, lane in enumerate(lanes) if (turn := lane.turn(self._shares))]
-        return (lanes[min(turns)[1]], False) if turns else None
+        return choose(lanes, self._shares, self._backend.slots(), monotonic())
 
     def _has_instance(self, lane: Lane) -> bool:
         return self._running[lane.graph] < self._backend.instances(lane.graph)

@@ -133,22 +133,26 @@ class Lane:
 
     def latest_start(self, now: float) -> float:
         """When the call must begin that has the least time left."""
-        first = self._queue.latest_start(now)
+        first = self._queue.latest_start(now - self.longest())
         return first[0] if first else math.inf
 
     def seconds(self) -> float:
         """Compute time of all that waits."""
         return self.pending * self.cost.row_seconds()
 
-    def take(self, room: int, shares: Shares, *, urgent: bool = False) -> list[Part]:
+    def longest(self) -> float:
+        """Time of a full batch."""
+        return self.cost.call_seconds()
+
+    def take(self, room: int, shares: Shares, now: float, *, urgent: bool = False) -> list[Part]:
         """The next rows, at most `room`, of calls that somebody still waits for.
 
-        With `urgent` the one that must begin first leads, and no more rows join it than let it be in time.
+        With `urgent` those go first that must begin first, and no more join than let the first be in time.
         """
-        now = monotonic()
         parts: list[Part] = []
         while room > 0 and self.pending:
-            chosen = self._queue.latest_start(now) if urgent and not parts else self._queue.turn(shares)
+            chosen = self._queue.latest_start(now - self.longest()) if urgent else None
+            chosen = chosen or self._queue.turn(shares)
             if chosen is None:
                 break
             entry = chosen[1]
@@ -159,14 +163,27 @@ class Lane:
             if not parts and not urgent:
                 shares.serve(entry.ticket.client, entry.kind)
             if not parts and urgent:
-                time_left = entry.ticket.latest_start + self.cost.seconds(entry.rows) - now
-                room = max(min(room, entry.rows - entry.taken), self.cost.within(time_left, room))
+                own = min(room, entry.rows - entry.taken)
+                time_left = entry.ticket.latest_start + self.cost.seconds(own) - now
+                room = max(own, self.cost.within(time_left, room))
             part = entry.take(room, now)
+            self._come_nearer(part)
             self._charge(part, shares)
             parts.append(part)
             room -= part.rows
             self.pending -= part.rows
         return parts
+
+    def _come_nearer(self, part: Part) -> None:
+        """The request has this part behind it: what is left of the call must begin later than it had to."""
+        entry, ticket = part.entry, part.entry.ticket
+        whole = self.cost.duration(entry.rows)
+        if whole and self.graph in ticket.call_durations:
+            ahead, behind = entry.rows - part.start, entry.rows - part.stop
+            done = (self.cost.duration(ahead) - self.cost.duration(behind)) / whole
+            ticket.done_duration += done * ticket.call_durations[self.graph]
+        if part.stop < entry.rows:
+            self._queue.urge(entry, ticket.latest_start)
 
     def _charge(self, part: Part, shares: Shares) -> None:
         ticket = part.entry.ticket

@@ -12,10 +12,10 @@ Plain values and a clock that is handed in, so that it can be tested on a simula
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -106,7 +106,12 @@ class Queue(Generic[T]):
         self._number += 1
         flow = self._flows.setdefault((claim.client, claim.kind), [])
         heappush(flow, (claim.deadline, self._number, item))
-        heappush(self._urgent, (claim.latest_start, self._number, item))
+        self.urge(item, claim.latest_start)
+
+    def urge(self, item: T, latest_start: float) -> None:
+        """Notes that a call which waits still has until then to begin."""
+        self._number += 1
+        heappush(self._urgent, (latest_start, self._number, item))
 
     def turn(self, shares: Shares) -> tuple[Turn, T] | None:
         """Whose turn it is, if anybody waits."""
@@ -122,9 +127,9 @@ class Queue(Generic[T]):
                 best = (turn, flow[0][2])
         return best
 
-    def latest_start(self, now: float) -> tuple[float, T] | None:
-        """The call that must begin first, and when, of those that can still be in time."""
-        while self._urgent and (self._urgent[0][0] < now or self._gone(self._urgent[0][2])):
+    def latest_start(self, since: float) -> tuple[float, T] | None:
+        """The call that must begin first, and when; those that had to begin before `since` are given up."""
+        while self._urgent and (self._urgent[0][0] < since or self._gone(self._urgent[0][2])):
             heappop(self._urgent)
         return (self._urgent[0][0], self._urgent[0][2]) if self._urgent else None
 
@@ -132,3 +137,38 @@ class Queue(Generic[T]):
         """Forgets everything."""
         self._flows.clear()
         self._urgent.clear()
+
+
+class Waiting(Protocol):
+    """Calls that wait for one graph."""
+
+    def turn(self, shares: Shares) -> Turn | None:
+        """The turn of whoever is next here."""
+
+    def latest_start(self, now: float) -> float:
+        """When the call must begin that has the least time left."""
+
+    def seconds(self) -> float:
+        """Compute time of all that waits."""
+
+    def longest(self) -> float:
+        """Time of a full batch."""
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+def choose(lanes: Sequence[W], shares: Shares, slots: int, now: float) -> tuple[W, bool] | None:
+    """The lane that a free instance goes to, and whether that is because a deadline is near.
+
+    A deadline is near when its call could no longer begin in time after all that waits, and a batch more.
+    """
+    tightest = min(lanes, key=lambda lane: lane.latest_start(now), default=None)
+    if tightest is None:
+        return None
+    backlog = sum(lane.seconds() for lane in lanes) / slots
+    longest = max(lane.longest() for lane in lanes)
+    if tightest.latest_start(now) <= now + backlog + longest:
+        return tightest, True
+    turns = [(turn, place) for place, lane in enumerate(lanes) if (turn := lane.turn(shares)) is not None]
+    return (lanes[min(turns)[1]], False) if turns else None

@@ -39,6 +39,10 @@ class Ticket:
     """Compute time of all its rows, as far as it is known beforehand."""
     expected_duration: float = 0.0
     """Time from its first call to its last if it never waits."""
+    call_durations: dict[str, float] = field(default_factory=dict)
+    """The part of that which is one call's, by graph."""
+    done_duration: float = 0.0
+    """The part of `expected_duration` that its calls have behind them, whatever time they really took."""
     charged_seconds: float = 0.0
     """Its part of the batches that its rows were in, at the measured cost."""
     queue_seconds: float = 0.0
@@ -61,9 +65,11 @@ class Ticket:
     @property
     def latest_start(self) -> float:
         """When its next call must begin for it to be done by its deadline."""
-        return self.deadline - max(0.0, self.expected_duration - self.compute_seconds)
+        return self.deadline - self._duration_left()
 
     def hopeless(self, now: float) -> bool:
         """Whether nobody will wait for the result: not even at twice the measured speed is it in time."""
-        left = max(0.0, self.expected_duration - self.compute_seconds)
-        return self.deadline <= now + left / 2
+        return self.deadline <= now + self._duration_left() / 2
+
+    def _duration_left(self) -> float:
+        return max(0.0, self.expected_duration - self.done_duration)

@@ -58,3 +58,66 @@ def test_a_request_that_never_fits_is_told_so_rather_than_to_come_again(door: Ad
     ):
         raise AssertionError("let in")
     assert error.value.retry_after is None
+
+
+def test_a_deadline_that_the_backlog_makes_impossible_is_refused_with_when_to_come_again(
+    door: Admission, registry: CollectorRegistry
+) -> None:
+    with door.admit(asked(1, seconds=6, deadline=20)), door.admit(asked(1, seconds=6, deadline=20)):
+        with (
+            pytest.raises(ServingError, match="requests before it take") as error,
+            door.admit(asked(1, seconds=14, deadline=20)),
+        ):
+            raise AssertionError("let in")
+        with door.admit(asked(1, seconds=14, deadline=2000)):
+            pass
+        with door.admit(asked(1, seconds=0.01, deadline=1)):
+            assert registry.get_sample_value("atelier_rows_admitted") == 3
+    assert error.value.code == Code.RESOURCE_EXHAUSTED
+    assert error.value.retry_after is not None
+    assert registry.get_sample_value("atelier_requests_refused_total") == 1
+
+
+def test_what_an_idle_machine_cannot_do_in_time_is_refused_at_once(door: Admission) -> None:
+    with (
+        pytest.raises(ServingError, match="takes about 5 s on an idle machine") as error,
+        door.admit(asked(1, seconds=5, deadline=1)),
+    ):
+        raise AssertionError("let in")
+    assert error.value.code == Code.DEADLINE_EXCEEDED
+    assert error.value.retry_after is None
+
+
+def test_the_time_to_come_again_grows_with_the_backlog(door: Admission) -> None:
+    waits = []
+    for seconds in (1.0, 10.0):
+        full = asked(10, seconds=seconds)
+        with door.admit(full), pytest.raises(ServingError) as error, door.admit(asked(5)):
+            raise AssertionError("let in")
+        waits.append(error.value.retry_after)
+    assert waits == [pytest.approx(0.5), pytest.approx(5.0)]
+
+
+def test_bytes_are_bounded_and_given_back(door: Admission, registry: CollectorRegistry) -> None:
+    with door.hold(60), pytest.raises(ServingError, match="60 of 100 bytes") as error, door.hold(41):
+        raise AssertionError("let in")
+    assert error.value.code == Code.RESOURCE_EXHAUSTED
+    assert error.value.retry_after is not None
+    with door.hold(100):
+        assert registry.get_sample_value("atelier_bytes_admitted") == 100
+    with pytest.raises(ServingError, match="takes 101 bytes") as error, door.hold(101):
+        raise AssertionError("let in")
+    assert error.value.retry_after is None
+    assert registry.get_sample_value("atelier_bytes_admitted") == 0
+
+
+def test_rows_of_a_request_that_goes_before_its_end_were_computed_in_vain(
+    door: Admission, registry: CollectorRegistry
+) -> None:
+    ticket = asked(3)
+    ticket.rows["graph"] = 12
+    with pytest.raises(ZeroDivisionError), door.admit(ticket):
+        raise ZeroDivisionError
+    with door.admit(asked(3)) as _:
+        pass
+    assert registry.get_sample_value("atelier_rows_in_vain_total", {"graph": "graph"}) == 12
