@@ -151,8 +151,8 @@ class Lane:
         """
         parts: list[Part] = []
         while room > 0 and self.pending:
-            chosen = self._queue.latest_start(now - self.longest()) if urgent else None
-            chosen = chosen or self._queue.turn(shares)
+            tightest = self._queue.latest_start(now - self.longest()) if urgent else None
+            chosen = tightest or self._queue.turn(shares)
             if chosen is None:
                 break
             entry = chosen[1]
