@@ -7,7 +7,9 @@ from collections import deque
 
 _REMEMBERED = 9
 _EVIDENCE = 3
-_NEAR_BEST = 0.96
+_NEAR_BEST = 0.95
+_LONGEST_CALL = 0.05
+_LONGEST_IN_ROWS = 4
 _LOOK_AGAIN = 64
 _MEASURED_WITHIN = 1.01
 
@@ -59,8 +61,9 @@ class CostTable:
     def best(self, most: int) -> int:
         """The smallest size whose throughput is near the best one seen, at most `most` rows.
 
-        Larger ones would make everybody wait longer for next to nothing. While the largest size that was
-        measured is the best, and now and then afterwards, twice as many rows are tried.
+        Larger ones would make everybody wait longer for next to nothing, and none that takes longer than
+        50 ms or four single rows is worth what it gains. While the largest size that was measured is the
+        best, and now and then afterwards, twice as many rows are tried.
         """
         if self._best is None:
             return most
@@ -105,6 +108,8 @@ class CostTable:
             if len(self._calls[size]) >= _EVIDENCE
         }
         if rates:
-            enough = _NEAR_BEST * max(rates.values())
-            self._best = next(size for size, rate in rates.items() if rate >= enough)
-            self._growing = self._best == max(rates)
+            longest = max(_LONGEST_CALL, _LONGEST_IN_ROWS * self._medians[min(rates)])
+            short = [size for size in rates if self._medians[size] <= longest]
+            enough = _NEAR_BEST * max(rates[size] for size in short)
+            self._best = next(size for size in short if rates[size] >= enough)
+            self._growing = self._best == max(rates) and self.seconds(2 * self._best) <= longest

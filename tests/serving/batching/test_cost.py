@@ -25,7 +25,7 @@ def test_the_smallest_batch_near_the_best_throughput_is_taken() -> None:
 
 
 def test_while_larger_batches_gain_twice_as_many_rows_are_tried() -> None:
-    cost = measured({1: 1.0, 2: 1.1, 4: 1.2})
+    cost = measured({1: 1e-3, 2: 1.1e-3, 4: 1.2e-3})
     assert not cost.settled
     assert cost.best(64) == 8
     assert cost.best(6) == 6
@@ -33,7 +33,7 @@ def test_while_larger_batches_gain_twice_as_many_rows_are_tried() -> None:
 
 
 def test_a_size_that_looked_slow_is_measured_again_now_and_then() -> None:
-    cost = measured({1: 1.0, 2: 1.5, 4: 2.0, 8: 9.0})
+    cost = measured({1: 1e-3, 2: 1.5e-3, 4: 2e-3, 8: 9e-3})
     sizes = [cost.best(64) for _ in range(200)]
     assert set(sizes) == {4, 8}
     assert sizes.count(8) <= 4
@@ -63,7 +63,16 @@ def test_what_fits_a_time_is_the_largest_batch_that_takes_no_longer() -> None:
 
 
 def test_rows_by_themselves_take_as_few_batches_as_can_be_on_all_instances() -> None:
-    cost = measured({1: 5.0, 4: 8.0, 8: 16.0})
-    assert cost.duration(1) == 5.0
-    assert cost.duration(16) == 32.0
-    assert cost.duration(16, slots=2) == 16.0
+    cost = measured({1: 5e-3, 4: 8e-3, 8: 16e-3})
+    assert cost.duration(1) == pytest.approx(5e-3)
+    assert cost.duration(17) == pytest.approx(37e-3)
+    assert cost.duration(16, slots=2) == pytest.approx(16e-3)
+
+
+def test_no_batch_keeps_an_instance_for_long_whatever_it_gains() -> None:
+    cost = measured({1: 15e-3, 2: 16e-3, 4: 30e-3, 8: 58e-3, 16: 100e-3, 32: 190e-3})
+    assert cost.best(64) == 4 or cost.seconds(cost.best(64)) <= 60e-3
+    slow = measured({1: 0.3, 2: 0.5, 4: 0.9, 8: 1.3, 16: 2.0})
+    assert slow.full(64) == 4
+    growing = measured({1: 10e-3, 2: 18e-3, 4: 34e-3})
+    assert growing.best(64) == 4, "twice as many would take too long"
