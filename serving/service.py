@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -236,7 +237,8 @@ class Service:
         previews: list[pb.Image] = []
         every = request.preview_every
         if every and progress.step % every == 0 and progress.step < progress.steps:
-            ticket = _ticket(context, generation.version, math.inf)
+            # Looking on never takes much from those who wait for a result.
+            ticket = _ticket(replace(context, priority="batch"), generation.version, math.inf)
             previews = await self._drawing.preview(generation, progress, ticket)
         return pb.GenerateEvent(
             progress=pb.Progress(step=progress.step, steps=progress.steps, previews=previews)

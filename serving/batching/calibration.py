@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 _REPEATS = 3
 _SECONDS_A_GRAPH = 0.3
 _LONGEST_CALL = 0.1
+_BEYOND = 4  # times the best size so far: a hiccup at a small one does not end it
 _DTYPES = {"float32": np.float32, "int64": np.int64}
 
 
@@ -38,9 +39,9 @@ async def _calibrate(engine: Engine, manifest: Manifest, version: int) -> None:
     cost = engine.cost(manifest.graph, version)
     if cost is None:
         return
-    rows = least = manifest.versions[version].min_rows
+    rows = manifest.versions[version].min_rows
     until = monotonic() + _SECONDS_A_GRAPH
-    while rows <= manifest.max_batch_size and not (rows > least and cost.settled):
+    while rows <= manifest.max_batch_size and not (cost.settled and rows > _BEYOND * cost.full(rows)):
         inputs = _zeros(manifest, rows)
         for _ in range(_REPEATS):
             await engine.idle()
