@@ -20,8 +20,9 @@ from serving.errors import ServingError
 from serving.grpc_api import GrpcServer
 from serving.http_api import create_app, create_metrics_app
 from serving.http_server import run_http
+from serving.opening import open_service
 from serving.ports import PortError, address, listen
-from serving.service import Service, open_service
+from serving.service import Service
 from serving.settings import Settings, SettingsError, describe, flags, load_settings
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from serving.batching.lane import Ticket
+from serving.batching.ticket import Ticket
 from serving.catalog import PublicModel
 from serving.generation import Generation
 from serving.pb import image_generation_pb2 as pb

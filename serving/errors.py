@@ -41,6 +41,10 @@ class ServingError(Exception):
         self.field = field
         self.retry_after = retry_after
 
+    def again(self) -> ServingError:
+        """The same error for one more request, since a traceback belongs to one."""
+        return ServingError(self.code, self.message, field=self.field, retry_after=self.retry_after)
+
 
 def invalid(field: str, message: str) -> ServingError:
     """An INVALID_ARGUMENT that names the field; `message` gives the value and the remedy."""

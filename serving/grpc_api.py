@@ -140,6 +140,7 @@ def _request_context(context: Any) -> RequestContext:
         request_id=metadata.get("x-request-id") or secrets.token_hex(8),
         client=re.sub(r":\d+$", "", unquote(context.peer())),
         transport="grpc",
+        priority=metadata.get("x-atelier-priority", "interactive"),
     )
 
 

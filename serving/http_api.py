@@ -214,6 +214,7 @@ def _request_context(request: Request) -> RequestContext:
         request_id=request.headers.get("x-request-id") or secrets.token_hex(8),
         client=request.client.host if request.client else "",
         transport="http",
+        priority=request.headers.get("x-atelier-priority", "interactive"),
     )
 
 

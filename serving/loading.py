@@ -10,6 +10,7 @@ from time import monotonic
 from serving.backends import Backend
 from serving.catalog import Catalog, PublicModel
 from serving.errors import Code, ServingError
+from serving.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,15 @@ class Loading:
             version
             for version in model.versions
             if all(self._backend.ready(manifest.graph, version) for manifest in model.graphs.values())
+        ]
+
+    def newest_ready(self) -> list[tuple[Manifest, int]]:
+        """The graphs of the newest versions that are loaded."""
+        return [
+            (manifest, model.versions[-1])
+            for model in self._catalog.models.values()
+            for manifest in model.graphs.values()
+            if self._backend.ready(manifest.graph, model.versions[-1])
         ]
 
     def problem(self, model: PublicModel, version: int) -> str | None:

@@ -52,17 +52,46 @@ class Metrics:
             registry=registry,
         )
         self.rows = Counter("atelier_rows", "Rows computed.", ["graph"], registry=registry)
+        self.rows_in_vain = Counter(
+            "atelier_rows_in_vain",
+            "Rows computed for requests that had gone, or went before their end.",
+            ["graph"],
+            registry=registry,
+        )
         self.call_failures = Counter(
             "atelier_call_failures", "Batches that the backend failed.", ["graph"], registry=registry
         )
         self.rows_admitted = Gauge(
             "atelier_rows_admitted", "Rows of the requests that are under way.", registry=registry
         )
+        self.bytes_admitted = Gauge(
+            "atelier_bytes_admitted",
+            "Bytes of tensors of the requests that are under way.",
+            registry=registry,
+        )
         self.rows_pending = Gauge(
             "atelier_rows_pending", "Rows that wait for an instance.", registry=registry
         )
         self.refused = Counter(
-            "atelier_requests_refused", "Requests refused because the gateway is full.", registry=registry
+            "atelier_requests_refused",
+            "Requests refused because the gateway is full, or could not be in time.",
+            registry=registry,
         )
+        self.shared = Counter(
+            "atelier_requests_shared",
+            "Requests that joined an identical one under way.",
+            ["model"],
+            registry=registry,
+        )
+        self.cache_hits = Counter(
+            "atelier_cache_hits", "Requests answered from the cache.", ["model"], registry=registry
+        )
+        self.cache_misses = Counter(
+            "atelier_cache_misses",
+            "Requests that the cache might have answered but could not.",
+            ["model"],
+            registry=registry,
+        )
+        self.cache_bytes = Gauge("atelier_cache_bytes", "Bytes of results in the cache.", registry=registry)
         build = Info("atelier_build", "What is running.", registry=registry)
         build.info({"version": importlib.metadata.version("atelier")})

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from serving.errors import Code, ServingError
+from serving.errors import Code, ServingError, invalid, one_of
 from serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+
+PRIORITIES = {"interactive": 8.0, "batch": 1.0}
+"""Shares of the machine by priority: where both wait, interactive requests get eight seconds to one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,8 @@ class RequestContext:
     """Who asks, for fairness between clients: the peer's address without its port."""
     transport: str = ""
     """`grpc` or `http`, for logs."""
+    priority: str = "interactive"
+    """One of `PRIORITIES`, from the client's `x-atelier-priority`."""
 
 
 class Requests:
@@ -58,6 +64,9 @@ class Requests:
         try:
             if self.closing:
                 raise ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again", retry_after=1.0)
+            if context.priority not in PRIORITIES:
+                asked, known = context.priority, one_of(PRIORITIES, context.priority)
+                raise invalid("x-atelier-priority", f"x-atelier-priority {asked!r} is not one of {known}")
             deadline = context.deadline if context.deadline is not None else began + self._default_deadline
             async with asyncio.timeout_at(deadline):
                 yield deadline

@@ -6,51 +6,39 @@ client may be told of raises `ServingError`; any other exception is an internal 
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import math
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from prometheus_client import CollectorRegistry
 
 from serving import checks
-from serving.backends import BACKENDS, Backend
-from serving.batching.admission import Admission
-from serving.batching.engine import Engine
-from serving.batching.lane import Ticket
-from serving.batching.run import run
+from serving.batching.run import Runner
+from serving.batching.ticket import Ticket, Work
 from serving.calls import Array, Progress
-from serving.catalog import Catalog, PublicModel, build
+from serving.catalog import Catalog, PublicModel
 from serving.describe import describe, run_info
+from serving.drawing import Drawing
 from serving.errors import Code, ServingError
 from serving.exploration import Bounds, latent_message, plan_exploration
 from serving.generation import Generation, plan
 from serving.loading import Loading
 from serving.manifest import Manifest
-from serving.metrics import Metrics
 from serving.pb import image_generation_pb2 as pb
 from serving.picture_pool import PicturePool
-from serving.programs.generate import draw, finish
+from serving.programs.generate import draw
 from serving.programs.latents import encode
 from serving.programs.translate import translate
-from serving.requests import RequestContext, Requests
-from serving.resolve import resolve
+from serving.requests import PRIORITIES, RequestContext, Requests
 from serving.settings import Settings
+from serving.streaming import stream
 
-__all__ = ["RequestContext", "Service", "open_service"]
-
-log = logging.getLogger(__name__)
-
-_UPDATES_KEPT = 8
+__all__ = ["RequestContext", "Service"]
 
 
 class Service:
-    """The gateway's one service, behind every transport. Built by `open_service`."""
+    """The gateway's one service, behind every transport. Built by `opening.open_service`."""
 
     def __init__(
         self,
@@ -58,17 +46,17 @@ class Service:
         settings: Settings,
         catalog: Catalog,
         loading: Loading,
-        engine: Engine,
+        runner: Runner,
         requests: Requests,
-        admission: Admission,
+        drawing: Drawing,
         pictures: PicturePool,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._loading = loading
-        self._engine = engine
+        self._runner = runner
         self._requests = requests
-        self._admission = admission
+        self._drawing = drawing
         self._pictures = pictures
 
     def ready(self) -> bool:
@@ -107,34 +95,21 @@ class Service:
         """Images drawn from a model."""
         return await self._generate("GenerateImages", request, context)
 
-    async def stream_generate_images(
+    def stream_generate_images(
         self, request: pb.GenerateImagesRequest, context: RequestContext
-    ) -> AsyncIterator[pb.GenerateEvent]:
+    ) -> AsyncGenerator[pb.GenerateEvent, None]:
         """The same, with progress: the result is the last event. Closing the iterator cancels the run.
 
         Progress that a slow reader has not fetched gives way to newer: the run waits for nobody.
         """
-        updates: deque[tuple[Generation, Progress]] = deque(maxlen=_UPDATES_KEPT)
-        changed = asyncio.Event()
 
-        def update(generation: Generation, progress: Progress) -> None:
-            updates.append((generation, progress))
-            changed.set()
+        async def start(update: Callable[[tuple[Generation, Progress]], None]) -> pb.GenerateImagesResponse:
+            return await self._generate("StreamGenerateImages", request, context, update)
 
-        task = asyncio.create_task(self._generate("StreamGenerateImages", request, context, update))
-        task.add_done_callback(lambda _: changed.set())
-        try:
-            while True:
-                while updates:
-                    yield await self._event(request, *updates.popleft())
-                if task.done():
-                    break
-                changed.clear()
-                await changed.wait()
-            yield pb.GenerateEvent(result=await task)
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        async def show(update: tuple[Generation, Progress]) -> pb.GenerateEvent:
+            return await self._event(request, context, *update)
+
+        return stream(start, show)
 
     async def translate_images(
         self, request: pb.TranslateImagesRequest, context: RequestContext
@@ -145,10 +120,11 @@ class Service:
             graph = checks.direction(request.direction, model)
             image_format = checks.image_format(request.format)
             checks.number_of("images", request.images, self._settings.max_images)
-            ticket = Ticket(version=version, deadline=deadline)
-            with self._admission.admit(len(request.images)):
+            ticket = _ticket(context, version, deadline, graph, len(request.images))
+            with self._runner.admitted(ticket):
                 images = await self._images(request.images, model, graph)
-                translated = await run(translate(graph, images), self._engine, ticket)
+                with self._runner.hold(2 * sum(image.nbytes for image in images)):
+                    translated = await self._runner.run(translate(graph, images), ticket)
                 encoded = await self._pictures.encode(translated, graph, image_format)
             return pb.TranslateImagesResponse(images=encoded, run=run_info(model, ticket))
 
@@ -168,11 +144,11 @@ class Service:
             graph = model.graphs["encoder"]
             class_id = checks.required_class_id(request, model, graph)
             checks.number_of("images", request.images, self._settings.max_images)
-            ticket = Ticket(version=version, deadline=deadline)
-            with self._admission.admit(len(request.images)):
+            ticket = _ticket(context, version, deadline, graph, len(request.images))
+            with self._runner.admitted(ticket):
                 images = np.stack(await self._images(request.images, model, graph))
                 classes = None if class_id is None else np.full(len(images), class_id, np.int64)
-                latents = await run(encode(graph, images, classes), self._engine, ticket)
+                latents = await self._runner.run(encode(graph, images, classes), ticket)
             return pb.EncodeImagesResponse(latents=map(latent_message, latents))
 
     async def decode_latents(
@@ -191,9 +167,9 @@ class Service:
                 [checks.latent(f"latents[{i}]", x, spec, model) for i, x in enumerate(request.latents)]
             )
             classes = None if class_id is None else np.full(len(latents), class_id, np.int64)
-            ticket = Ticket(version=version, deadline=deadline)
-            with self._admission.admit(len(latents)):
-                drawn = await run(draw(graph, latents, classes), self._engine, ticket)
+            ticket = _ticket(context, version, deadline, graph, len(latents))
+            with self._runner.admitted(ticket):
+                drawn = await self._runner.run(draw(graph, latents, classes), ticket)
             return pb.DecodeLatentsResponse(
                 images=await self._pictures.encode(drawn, graph, image_format), run=run_info(model, ticket)
             )
@@ -210,9 +186,9 @@ class Service:
                 max_image_pixels=self._settings.max_image_pixels,
             )
             exploration = await self._pictures.run(plan_exploration, request, model, bounds)
-            ticket = Ticket(version=version, deadline=deadline)
-            with self._admission.admit(exploration.rows):
-                latents, drawn = await run(exploration.program(), self._engine, ticket)
+            ticket = _ticket(context, version, deadline, exploration.decoder, exploration.rows)
+            with self._runner.admitted(ticket):
+                latents, drawn = await self._runner.run(exploration.program(), ticket)
             return pb.ExploreLatentsResponse(
                 images=await self._pictures.encode(drawn, exploration.decoder, exploration.image_format),
                 latents=map(latent_message, latents),
@@ -237,34 +213,33 @@ class Service:
         method: str,
         request: pb.GenerateImagesRequest,
         context: RequestContext,
-        update: Callable[[Generation, Progress], None] | None = None,
+        update: Callable[[tuple[Generation, Progress]], None] | None = None,
     ) -> pb.GenerateImagesResponse:
         async with self._requests.track(method, request.model, context) as deadline:
             model, version = self._resolve(request.model, request.version, "generate")
             generation = plan(request, model, version, self._settings.max_count)
-            ticket = Ticket(version=version, deadline=deadline)
-            with self._admission.admit(generation.rows):
-                images = await run(
-                    generation.program(),
-                    self._engine,
-                    ticket,
-                    partial(update, generation) if update else None,
-                )
-                encoded = await self._pictures.encode(images, model.first, generation.image_format)
-            return pb.GenerateImagesResponse(images=encoded, run=run_info(model, ticket, generation))
+
+            def tell(progress: Progress) -> None:
+                if update is not None:
+                    update((generation, progress))
+
+            ticket = _ticket(context, version, deadline)
+            return await self._drawing.draw(generation, ticket, seeded=request.HasField("seed"), tell=tell)
 
     async def _event(
-        self, request: pb.GenerateImagesRequest, generation: Generation, progress: Progress
+        self,
+        request: pb.GenerateImagesRequest,
+        context: RequestContext,
+        generation: Generation,
+        progress: Progress,
     ) -> pb.GenerateEvent:
         """Progress as clients get it, with previews at the steps that were asked for."""
         previews: list[pb.Image] = []
         every = request.preview_every
         if every and progress.step % every == 0 and progress.step < progress.steps:
-            assert progress.denoised is not None, "samplers show what they have"
-            ticket = Ticket(version=generation.version, deadline=math.inf)
-            program = finish(generation.decoder, progress.denoised, generation.class_id)
-            shown = await run(program, self._engine, ticket)
-            previews = await self._pictures.encode(shown, generation.model.first, generation.image_format)
+            # Looking on never takes much from those who wait for a result.
+            ticket = _ticket(replace(context, priority="batch"), generation.version, math.inf)
+            previews = await self._drawing.preview(generation, progress, ticket)
         return pb.GenerateEvent(
             progress=pb.Progress(step=progress.step, steps=progress.steps, previews=previews)
         )
@@ -289,45 +264,20 @@ class Service:
         return await self._pictures.decode(images, model, graph, self._settings.max_image_pixels)
 
 
-@asynccontextmanager
-async def open_service(settings: Settings, registry: CollectorRegistry) -> AsyncIterator[Service]:
-    """A service on the repository of `settings`, its metrics in `registry`.
+def _ticket(
+    context: RequestContext, version: int, deadline: float, graph: Manifest | None = None, rows: int = 0
+) -> Ticket:
+    """The ticket of a request, which calls one graph once unless its work is said later.
 
-    Yields as soon as the repository is read, so that transports can say why they are not ready; models load
-    meanwhile. On leaving, nothing new is begun, requests under way are given the grace that the settings
-    allow, calls under way finish, and everything is let go in order.
+    What a client sends with one priority shares alike, and apart from what it sends with another.
     """
-    metrics = Metrics(registry)
-    backend: Backend = resolve(BACKENDS, settings.backend, "backend").from_settings(settings)
-    pictures = PicturePool(settings.picture_threads)
-    try:
-        catalog = build(await backend.index())
-        for name, reason in catalog.refused.items():
-            log.error("%s is not served: %s", name, reason)
-        engine = Engine(backend, catalog.manifests, max_batch_bytes=settings.max_batch_bytes, metrics=metrics)
-        requests = Requests(
-            models=catalog.models, default_deadline=settings.default_deadline, metrics=metrics
-        )
-        loading = Loading(backend, catalog)
-        load = asyncio.create_task(loading.run())
-        try:
-            yield Service(
-                settings=settings,
-                catalog=catalog,
-                loading=loading,
-                engine=engine,
-                requests=requests,
-                admission=Admission(max_rows=settings.max_pending_rows, metrics=metrics),
-                pictures=pictures,
-            )
-        finally:
-            await requests.close(settings.shutdown_grace)
-            load.cancel()
-            await asyncio.gather(load, return_exceptions=True)
-            await engine.close()
-    finally:
-        await backend.close()
-        pictures.close()
+    return Ticket(
+        version=version,
+        deadline=deadline,
+        client=f"{context.client} {context.priority}",
+        weight=PRIORITIES[context.priority],
+        work=() if graph is None else (Work(graph=graph.graph, rows=rows),),
+    )
 
 
 def _unimplemented(what: str) -> ServingError:

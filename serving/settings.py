@@ -61,8 +61,12 @@ class Settings(BaseModel):
     """Largest request, in bytes."""
     max_pending_rows: int = Field(default=4096, ge=1)
     """Rows that may be under way at a time; requests beyond are refused at the door."""
+    max_pending_bytes: int = Field(default=1_073_741_824, ge=1)
+    """Bytes of tensors that may be under way at a time; requests beyond are refused at the door."""
     max_batch_bytes: int = Field(default=16_777_216, ge=1)
     """Input bytes beyond which a batch takes no more rows."""
+    cache_bytes: int = Field(default=0, ge=0)
+    """Bytes of pictures kept for whoever asks for the same with the same seed; 0 keeps none."""
     default_deadline: float = Field(default=300.0, gt=0)
     """Seconds that a request may take where its client sets no deadline."""
     shutdown_grace: float = Field(default=10.0, ge=0)

@@ -58,6 +58,7 @@ class OnnxRuntimeBackend:
         self.device = device
         self.threads = threads
         self._instances = instances
+        self._processors = processors()
         self._index: Index | None = None
         self._sessions: dict[tuple[str, int], _Loaded] = {}
         self._providers: set[str] = set()
@@ -108,7 +109,7 @@ class OnnxRuntimeBackend:
         """Threads that call: by default one a core, and on a GPU one, which has the whole device."""
         if self._instances:
             return self._instances
-        return 1 if self.device == "cuda" or _CUDA in self._providers else processors()
+        return 1 if self.device == "cuda" or _CUDA in self._providers else self._processors
 
     async def infer(self, graph: str, version: int, inputs: Tensors) -> Tensors:
         """One call in a thread of the pool."""

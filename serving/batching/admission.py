@@ -1,16 +1,17 @@
-"""The door: how many rows may be under way at a time."""
+"""The door: how much may be under way at a time, and what can still be done in time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
+from serving.batching.ticket import Ticket
 from serving.errors import Code, ServingError
 from serving.metrics import Metrics
 
-_SMOOTHING = 0.1
-_LONGEST_RETRY = 60.0
+_SHORTEST_RETRY, _LONGEST_RETRY = 0.1, 60.0
+_CERTAINTY = 0.8  # the machine may be quicker than it was: only what is late by more than that is refused
 
 
 class Admission:
@@ -19,46 +20,113 @@ class Admission:
     A request that is under way is never refused its next step, and what is refused is refused at once.
     """
 
-    def __init__(self, *, max_rows: int, metrics: Metrics) -> None:
+    def __init__(self, *, max_rows: int, max_bytes: int, slots: Callable[[], int], metrics: Metrics) -> None:
         self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._slots = slots
         self._metrics = metrics
         self._rows = 0
-        self._seconds_per_row = 0.01
-        self._last_left: float | None = None
+        self._bytes = 0
+        self._expected = 0.0
+        self._under_way: set[Ticket] = set()
 
     @contextmanager
-    def admit(self, rows: int) -> Iterator[None]:
-        """Holds `rows` while a request is under way; RESOURCE_EXHAUSTED where there is no room."""
-        if rows > self._max_rows:
-            raise ServingError(
-                Code.RESOURCE_EXHAUSTED,
-                f"the request computes {rows} rows at a time and the gateway at most {self._max_rows} for "
-                f"everybody: ask for fewer images, or raise max_pending_rows",
-            )
-        if self._rows + rows > self._max_rows:
-            self._metrics.refused.inc()
-            raise ServingError(
-                Code.RESOURCE_EXHAUSTED,
-                f"the gateway is full: {self._rows} of {self._max_rows} rows are under way; ask again later",
-                retry_after=self._until_room_for(rows),
-            )
+    def admit(self, ticket: Ticket) -> Iterator[None]:
+        """Holds the rows of a request while it is under way.
+
+        RESOURCE_EXHAUSTED where there is no room or the backlog is too long for its deadline,
+        DEADLINE_EXCEEDED where an idle machine would be too slow for it.
+        """
+        rows = max((work.rows for work in ticket.work), default=0)
+        self._check_room(rows)
+        self._check_deadline(ticket)
         self._rows += rows
+        self._expected += ticket.expected_seconds
+        self._under_way.add(ticket)
         self._metrics.rows_admitted.set(self._rows)
-        entered = monotonic()
+        try:
+            yield
+        except BaseException:
+            for graph, computed in ticket.rows.items():
+                self._metrics.rows_in_vain.labels(graph).inc(computed)
+            raise
+        finally:
+            self._under_way.discard(ticket)
+            self._expected -= ticket.expected_seconds
+            self._rows -= rows
+            self._metrics.rows_admitted.set(self._rows)
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Holds the bytes of a request's tensors; RESOURCE_EXHAUSTED where there is no room."""
+        if size > self._max_bytes:
+            raise self._refusal(
+                f"the request takes {size} bytes and the gateway has {self._max_bytes} for everybody: "
+                f"ask for fewer or smaller images, or raise max_pending_bytes",
+                None,
+            )
+        if self._bytes + size > self._max_bytes:
+            raise self._refusal(
+                f"the gateway is full: {self._bytes} of {self._max_bytes} bytes are under way; "
+                f"ask again later",
+                self._until_left((self._bytes + size - self._max_bytes) / self._bytes),
+            )
+        self._bytes += size
+        self._metrics.bytes_admitted.set(self._bytes)
         try:
             yield
         finally:
-            self._left(rows, entered)
+            self._bytes -= size
+            self._metrics.bytes_admitted.set(self._bytes)
 
-    def _left(self, rows: int, entered: float) -> None:
-        """Learns how fast rows leave while there is work."""
-        now = monotonic()
-        since = now - max(entered, self._last_left or entered)
-        self._seconds_per_row += _SMOOTHING * (since / rows - self._seconds_per_row)
-        self._last_left = now
-        self._rows -= rows
-        self._metrics.rows_admitted.set(self._rows)
+    def _check_room(self, rows: int) -> None:
+        if rows > self._max_rows:
+            raise self._refusal(
+                f"the request computes {rows} rows at a time and the gateway at most {self._max_rows} for "
+                f"everybody: ask for fewer images, or raise max_pending_rows",
+                None,
+            )
+        if self._rows + rows > self._max_rows:
+            raise self._refusal(
+                f"the gateway is full: {self._rows} of {self._max_rows} rows are under way; ask again later",
+                self._until_left((self._rows + rows - self._max_rows) / self._rows),
+            )
 
-    def _until_room_for(self, rows: int) -> float:
-        excess = self._rows + rows - self._max_rows
-        return min(_LONGEST_RETRY, max(0.1, excess * self._seconds_per_row))
+    def _check_deadline(self, ticket: Ticket) -> None:
+        allowed = (ticket.deadline - monotonic()) / _CERTAINTY
+        duration = ticket.expected_duration
+        if duration > allowed:
+            self._metrics.refused.inc()
+            raise ServingError(
+                Code.DEADLINE_EXCEEDED,
+                f"the request takes about {duration:.3g} s on an idle machine, and its deadline leaves "
+                f"{max(0.0, allowed * _CERTAINTY):.3g} s: ask for less, or set a later one",
+            )
+        if duration + self._expected / self._slots() <= allowed:
+            return
+        late = duration + self._ahead_of(ticket) / self._slots() - allowed
+        if late > 0:
+            raise self._refusal(
+                f"the deadline cannot be met: the requests before it take {late:.3g} s too long; "
+                f"ask again later, or set a later one",
+                late,
+            )
+
+    def _ahead_of(self, ticket: Ticket) -> float:
+        """Seconds of compute that go before a request: those of shorter ones, and of earlier deadlines."""
+        return sum(
+            other.seconds_left
+            for other in self._under_way
+            if other.size < ticket.size or (other.size == ticket.size and other.deadline <= ticket.deadline)
+        )
+
+    def _until_left(self, share: float) -> float:
+        """Seconds until that share of what is under way has left."""
+        return share * sum(other.seconds_left for other in self._under_way) / self._slots()
+
+    def _refusal(self, message: str, retry_after: float | None) -> ServingError:
+        """An error, counted; with `retry_after` the same request may succeed after so many seconds."""
+        if retry_after is not None:
+            retry_after = min(_LONGEST_RETRY, max(_SHORTEST_RETRY, retry_after))
+        self._metrics.refused.inc()
+        return ServingError(Code.RESOURCE_EXHAUSTED, message, retry_after=retry_after)

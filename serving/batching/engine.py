@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+import math
+from collections import Counter
 from collections.abc import Mapping
 from time import monotonic
 
+import numpy as np
+
 from serving.backends import Backend
-from serving.batching.lane import Entry, Lane, Part, Ticket
+from serving.batching.cost import CostTable
+from serving.batching.lane import Entry, Lane, Part
+from serving.batching.policy import Shares, choose
+from serving.batching.ticket import Ticket
 from serving.calls import Call, Tensors
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
@@ -20,13 +26,17 @@ log = logging.getLogger(__name__)
 LaneKey = tuple[str, int, tuple[tuple[str, tuple[int, ...]], ...]]
 """Graph, version, and the shapes of a row by input."""
 
+_TABLES = 1024
+_WORTH_SPLITTING = 0.9
+
 
 class Engine:
     """Joins calls of all requests into batches. Lives in one event loop.
 
-    There is one lane for each graph, version and shape of row. Lanes with waiting rows take turns; a lane
-    gives an idle engine all it has at once, spread over what is free, and never waits for company. While
-    every instance is busy rows gather, so batches grow with the load.
+    There is one lane for each graph, version and shape of row. When an instance is free, the lane of whoever
+    is next (see `policy`) gives it a batch, filled in the order of turns up to the size beyond which the
+    graph gains nothing (see `cost`). It never waits for company: while every instance is busy rows gather,
+    so batches grow with the load.
     """
 
     def __init__(
@@ -41,10 +51,13 @@ class Engine:
         self._manifests = manifests
         self._max_batch_bytes = max_batch_bytes
         self._metrics = metrics
+        self._shares = Shares()
+        self._costs: dict[LaneKey, CostTable] = {}
         self._lanes: dict[LaneKey, Lane] = {}
-        self._waiting: deque[Lane] = deque()
+        self._waiting: dict[Lane, None] = {}
         self._running: Counter[str] = Counter()
         self._dispatch_due = False
+        self._batch_ended = asyncio.Event()
         self._batches: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -55,29 +68,73 @@ class Engine:
         lane = self._lane(call, ticket.version)
         future: asyncio.Future[Tensors] = asyncio.get_running_loop().create_future()
         entry = Entry(inputs=call.inputs, rows=call.rows, ticket=ticket, future=future)
-        if lane not in self._waiting:
-            self._waiting.append(lane)
+        self._waiting[lane] = None
         lane.put(entry)
         self._dispatch_soon()
-        self._count_pending()
         try:
             return await future
         finally:
             lane.withdraw(entry)
-            self._count_pending()
+
+    def slots(self) -> int:
+        """Calls that run at a time."""
+        return self._backend.slots()
+
+    def cost(self, graph: str, version: int) -> CostTable | None:
+        """What calls of a graph cost; None where that depends on the size of the picture."""
+        manifest = self._manifests[graph]
+        if any(axis < 0 for spec in manifest.inputs for axis in spec.shape):
+            return None
+        return self._table(
+            (graph, version, tuple(sorted((spec.name, spec.shape) for spec in manifest.inputs)))
+        )
+
+    def expect(self, ticket: Ticket) -> None:
+        """Notes what a request is going to cost, as far as that has been measured."""
+        for work in ticket.work:
+            cost = self.cost(work.graph, ticket.version)
+            if cost is not None:
+                ticket.expected_seconds += work.calls * work.rows * cost.row_seconds()
+                ticket.call_durations[work.graph] = cost.duration(work.rows, self.slots())
+                ticket.expected_duration += work.calls * ticket.call_durations[work.graph]
+
+    def row_bytes(self, graph: str) -> int:
+        """Bytes of a row's inputs and outputs; axes that are the client's to choose count as 1."""
+        manifest = self._manifests[graph]
+        return sum(
+            max(1, abs(math.prod(spec.shape))) * np.dtype(spec.dtype).itemsize
+            for spec in (*manifest.inputs, *manifest.outputs)
+        )
+
+    async def idle(self) -> None:
+        """Until nothing runs and nothing waits."""
+        while self._waiting or self._running.total():
+            self._batch_ended.clear()
+            await self._batch_ended.wait()
+
+    async def measure(self, graph: str, version: int, inputs: Tensors) -> float:
+        """Seconds of one call by itself, which an instance is taken for."""
+        self._running[graph] += 1
+        started = monotonic()
+        try:
+            await self._backend.infer(graph, version, inputs)
+        finally:
+            self._running[graph] -= 1
+            self._dispatch_soon()
+        return monotonic() - started
 
     async def close(self) -> None:
         """Begins nothing new, and waits for the batches under way."""
         self._closed = True
         for lane in self._waiting:
-            for part in lane.take(lane.pending):
+            for part in lane.take(lane.pending, self._shares, monotonic()):
                 part.entry.fail(ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again"))
         self._waiting.clear()
         while self._batches:
             await asyncio.wait(self._batches)
 
     def _lane(self, call: Call, version: int) -> Lane:
-        key = (call.graph, version, tuple((name, array.shape[1:]) for name, array in call.inputs.items()))
+        key = (call.graph, version, tuple(sorted((name, a.shape[1:]) for name, a in call.inputs.items())))
         lane = self._lanes.get(key)
         if lane is None:
             manifest = self._manifests[call.graph]
@@ -88,8 +145,14 @@ class Engine:
                 dynamic=any(-1 in spec.shape for spec in manifest.inputs),
                 max_rows=max(1, min(manifest.max_batch_size, self._max_batch_bytes // row_bytes)),
                 min_rows=manifest.versions[version].min_rows,
+                cost=self._table(key),
             )
         return lane
+
+    def _table(self, key: LaneKey) -> CostTable:
+        if key not in self._costs and len(self._costs) >= _TABLES:
+            del self._costs[next(iter(self._costs))]
+        return self._costs.setdefault(key, CostTable())
 
     def _dispatch_soon(self) -> None:
         """Dispatches when all that were woken together have put in their next call: so they stay together."""
@@ -99,24 +162,39 @@ class Engine:
 
     def _dispatch(self) -> None:
         self._dispatch_due = False
-        stuck = 0
-        while stuck < len(self._waiting):
-            free = self._backend.slots() - self._running.total()
-            if free <= 0:
+        while (free := self._backend.slots() - self._running.total()) > 0:
+            chosen = self._next()
+            if chosen is None:
                 break
-            lane = self._waiting.popleft()
-            # What is free is shared among the lanes that wait, and a lane's rows over its share of it: on
-            # an idle engine they are computed side by side, rather than in one call on one core.
-            share = max(1, free // (len(self._waiting) + 1))
-            share = min(share, self._backend.instances(lane.graph) - self._running[lane.graph])
-            for batch in range(share, 0, -1):
-                parts = lane.take(min(lane.max_rows, -(-lane.pending // batch)))
+            lane, urgent = chosen
+            for batch in range(self._spread(lane, free), 0, -1):
+                room = min(lane.cost.best(lane.max_rows), -(-lane.pending // batch))
+                parts = lane.take(room, self._shares, monotonic(), urgent=urgent)
+                urgent = False
                 if parts:
                     self._start(lane, parts)
-            if lane.pending:
-                self._waiting.append(lane)
-                stuck = 0 if share > 0 else stuck + 1
-        self._count_pending()
+        self._metrics.rows_pending.set(sum(lane.pending for lane in self._waiting))
+        self._batch_ended.set()
+
+    def _next(self) -> tuple[Lane, bool] | None:
+        """The lane whose turn it is, and whether that is because a deadline is near."""
+        self._waiting = {lane: None for lane in self._waiting if lane.pending}
+        lanes = [lane for lane in self._waiting if self._has_instance(lane)]
+        return choose(lanes, self._shares, self._backend.slots(), monotonic())
+
+    def _has_instance(self, lane: Lane) -> bool:
+        return self._running[lane.graph] < self._backend.instances(lane.graph)
+
+    def _spread(self, lane: Lane, free: int) -> int:
+        """Over how many of the free instances a lane's rows go.
+
+        What is free is shared among the lanes that wait, and a lane's rows over its share of it where that
+        is quicker: on an idle engine they are computed side by side, rather than in one call on one core.
+        """
+        share = max(1, free // len(self._waiting))
+        share = min(share, self._backend.instances(lane.graph) - self._running[lane.graph])
+        whole, split = lane.cost.seconds(lane.pending), lane.cost.seconds(-(-lane.pending // share))
+        return share if whole == 0 or split < _WORTH_SPLITTING * whole else 1
 
     def _start(self, lane: Lane, parts: list[Part]) -> None:
         lane.running += 1
@@ -137,24 +215,41 @@ class Engine:
             if not isinstance(error, ServingError):
                 log.exception("a call of %s with %d rows failed", lane.graph, sum(p.rows for p in parts))
         else:
-            _distribute(parts, outputs)
-            self._observe(lane, parts, started)
+            self._observe(lane, parts, monotonic() - started)
+            self._distribute(lane, parts, outputs)
         finally:
             if buffers is not None:
                 lane.give_back(buffers)
             lane.running -= 1
             self._running[lane.graph] -= 1
             self._forget_if_idle(lane)
-            self._dispatch_soon()
+            self._go_on(parts)
+
+    def _go_on(self, parts: list[Part]) -> None:
+        """Gives the instance its next batch.
+
+        At once where a full one waits, so that it computes while the programs of the last one take their
+        step; else, or where a shorter request comes back, once they have put in their next calls.
+        """
+        back = min(part.entry.kind[0] for part in parts)
+        if any(
+            lane.pending >= lane.cost.full(lane.max_rows)
+            and (turn := lane.turn(self._shares)) is not None
+            and turn[2] <= back
+            for lane in self._waiting
+        ):
+            self._dispatch()
+        self._dispatch_soon()
 
     def _forget_if_idle(self, lane: Lane) -> None:
         """Lets go of a lane of a size that one client happened to ask for, so that sizes do not pile up."""
         if lane.dynamic and not lane.running and not lane.pending:
             self._lanes = {key: kept for key, kept in self._lanes.items() if kept is not lane}
 
-    def _observe(self, lane: Lane, parts: list[Part], started: float) -> None:
+    def _observe(self, lane: Lane, parts: list[Part], seconds: float) -> None:
         rows = sum(part.rows for part in parts)
-        self._metrics.call_seconds.labels(lane.graph).observe(monotonic() - started)
+        lane.cost.observe(max(rows, lane.min_rows), seconds)
+        self._metrics.call_seconds.labels(lane.graph).observe(seconds)
         self._metrics.batch_rows.labels(lane.graph).observe(rows)
         self._metrics.rows.labels(lane.graph).inc(rows)
         for part in parts:
@@ -162,21 +257,21 @@ class Engine:
                 wait = part.entry.started - part.entry.submitted
                 self._metrics.queue_seconds.labels(lane.graph).observe(wait)
 
-    def _count_pending(self) -> None:
-        self._metrics.rows_pending.set(sum(lane.pending for lane in self._waiting))
-
-
-def _distribute(parts: list[Part], outputs: Tensors) -> None:
-    now = monotonic()
-    at = 0
-    for part in parts:
-        rows = {name: array[at : at + part.rows] for name, array in outputs.items()}
-        part.entry.receive(part, rows, now)
-        at += part.rows
+    def _distribute(self, lane: Lane, parts: list[Part], outputs: Tensors) -> None:
+        now = monotonic()
+        at = 0
+        for part in parts:
+            if part.entry.future.done():
+                self._metrics.rows_in_vain.labels(lane.graph).inc(part.rows)
+            else:
+                rows = {name: array[at : at + part.rows] for name, array in outputs.items()}
+                part.entry.ticket.rows[lane.graph] += part.rows
+                part.entry.receive(part, rows, now)
+            at += part.rows
 
 
 def _failure(error: Exception, lane: Lane) -> ServingError:
     """An error of its own for each request, since a traceback belongs to one."""
     if isinstance(error, ServingError):
-        return ServingError(error.code, error.message, field=error.field, retry_after=error.retry_after)
+        return error.again()
     return ServingError(Code.INTERNAL, f"the backend failed to compute {lane.graph}; the log says why")

@@ -1,9 +1,9 @@
-"""A lane: rows of many requests that may share a call, in the order of their coming."""
+"""A lane: rows of many requests that may share a call."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import math
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -11,22 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.batching.cost import CostTable
+from serving.batching.policy import Claim, Kind, Queue, Shares, Turn
+from serving.batching.ticket import Ticket
 from serving.calls import Tensors
 from serving.errors import Code, ServingError
 
-
-@dataclass(kw_only=True)
-class Ticket:
-    """One request on its way through the engine, and what its calls have cost so far."""
-
-    version: int
-    """Version of the graphs that it calls."""
-    deadline: float
-    """When nobody waits for it any more, in seconds of `time.monotonic`."""
-    queue_seconds: float = 0.0
-    """Time that its calls have waited for an instance."""
-    compute_seconds: float = 0.0
-    """Time that its calls have taken from their first row to their last."""
+_GUESSED_ROW_SECONDS = 0.001  # charged until the first call has been measured
 
 
 @dataclass(kw_only=True, eq=False, slots=True)
@@ -45,6 +36,8 @@ class Entry:
     """When it was put into the lane."""
     started: float = 0.0
     """When its first rows were taken."""
+    kind: Kind = (0, "")
+    """Its kind when it was put there."""
     taken: int = 0
     """Rows that batches have taken."""
     computed: int = 0
@@ -62,9 +55,7 @@ class Entry:
         return part
 
     def receive(self, part: Part, outputs: Tensors, now: float) -> None:
-        """Takes the rows of a part; with the last of them the call is answered."""
-        if self.future.done():
-            return
+        """Takes the rows of a part, for which somebody waits; with the last of them the call is answered."""
         self.computed += part.rows
         if part.rows < self.rows:
             for name, rows in outputs.items():
@@ -99,22 +90,33 @@ class Part:
 
 
 class Lane:
-    """The queue of one graph, version and shape of row, with the arrays that its batches are joined in."""
+    """The calls that wait for one graph, version and shape of row, and the arrays of its batches."""
 
-    def __init__(self, *, graph: str, version: int, dynamic: bool, max_rows: int, min_rows: int) -> None:
+    def __init__(
+        self, *, graph: str, version: int, dynamic: bool, max_rows: int, min_rows: int, cost: CostTable
+    ) -> None:
         self.graph = graph
         self.version = version
         self.dynamic = dynamic
         self.max_rows = max_rows
         self.min_rows = min_rows
+        self.cost = cost
         self.pending = 0
         self.running = 0
-        self._entries: deque[Entry] = deque()
+        self._queue: Queue[Entry] = Queue(_gone)
         self._buffers: list[dict[str, NDArray[Any]]] = []
 
     def put(self, entry: Entry) -> None:
-        """Adds a call at the end."""
-        self._entries.append(entry)
+        """Adds a call."""
+        ticket = entry.ticket
+        claim = Claim(
+            client=ticket.client,
+            kind=(ticket.size, self.graph),
+            deadline=ticket.deadline,
+            latest_start=ticket.latest_start,
+        )
+        entry.kind = claim.kind
+        self._queue.put(entry, claim)
         self.pending += entry.rows
 
     def withdraw(self, entry: Entry) -> None:
@@ -122,27 +124,72 @@ class Lane:
         self.pending -= entry.rows - entry.taken
         entry.taken = entry.rows
         if not self.pending:
-            self._entries.clear()
+            self._queue.clear()
 
-    def take(self, room: int) -> list[Part]:
-        """The next rows, at most `room`, of calls that somebody still waits for."""
-        now = monotonic()
-        parts = []
-        while room and self._entries:
-            entry = self._entries[0]
-            if not entry.future.done() and entry.ticket.deadline <= now:
+    def turn(self, shares: Shares) -> Turn | None:
+        """The turn of whoever is next here."""
+        first = self._queue.turn(shares)
+        return first[0] if first else None
+
+    def latest_start(self, now: float) -> float:
+        """When the call must begin that has the least time left."""
+        first = self._queue.latest_start(now - self.longest())
+        return first[0] if first else math.inf
+
+    def seconds(self) -> float:
+        """Compute time of all that waits."""
+        return self.pending * self.cost.row_seconds()
+
+    def longest(self) -> float:
+        """Time of a full batch."""
+        return self.cost.call_seconds()
+
+    def take(self, room: int, shares: Shares, now: float, *, urgent: bool = False) -> list[Part]:
+        """The next rows, at most `room`, of calls that somebody still waits for.
+
+        With `urgent` those go first that must begin first, and no more join than let the first be in time.
+        """
+        parts: list[Part] = []
+        while room > 0 and self.pending:
+            tightest = self._queue.latest_start(now - self.longest()) if urgent else None
+            chosen = tightest or self._queue.turn(shares)
+            if chosen is None:
+                break
+            entry = chosen[1]
+            if entry.ticket.hopeless(now):
                 entry.fail(ServingError(Code.DEADLINE_EXCEEDED, "the deadline passed in the queue"))
-            if entry.future.done():
-                self._entries.popleft()
                 self.withdraw(entry)
-            else:
-                part = entry.take(room, now)
-                parts.append(part)
-                room -= part.rows
-                self.pending -= part.rows
-                if entry.taken == entry.rows:
-                    self._entries.popleft()
+                continue
+            if not parts and not urgent:
+                shares.serve(entry.ticket.client, entry.kind)
+            if not parts and urgent:
+                own = min(room, entry.rows - entry.taken)
+                time_left = entry.ticket.latest_start + self.cost.seconds(own) - now
+                room = max(own, self.cost.within(time_left, room))
+            part = entry.take(room, now)
+            self._come_nearer(part)
+            self._charge(part, shares)
+            parts.append(part)
+            room -= part.rows
+            self.pending -= part.rows
         return parts
+
+    def _come_nearer(self, part: Part) -> None:
+        """The request has this part behind it: what is left of the call must begin later than it had to."""
+        entry, ticket = part.entry, part.entry.ticket
+        whole = self.cost.duration(entry.rows)
+        if whole and self.graph in ticket.call_durations:
+            ahead, behind = entry.rows - part.start, entry.rows - part.stop
+            done = (self.cost.duration(ahead) - self.cost.duration(behind)) / whole
+            ticket.done_duration += done * ticket.call_durations[self.graph]
+        if part.stop < entry.rows:
+            self._queue.urge(entry, ticket.latest_start)
+
+    def _charge(self, part: Part, shares: Shares) -> None:
+        ticket = part.entry.ticket
+        seconds = part.rows * (self.cost.row_seconds() or _GUESSED_ROW_SECONDS)
+        ticket.charged_seconds += seconds
+        shares.charge(ticket.client, part.entry.kind, seconds, ticket.weight)
 
     def join(self, parts: list[Part]) -> tuple[Tensors, dict[str, NDArray[Any]] | None]:
         """The inputs of a batch, and the buffers to give back after it, if any were needed.
@@ -171,3 +218,7 @@ class Lane:
     def _allocate(self, like: Tensors) -> dict[str, NDArray[Any]]:
         rows = max(self.max_rows, self.min_rows)
         return {name: np.empty((rows, *array.shape[1:]), array.dtype) for name, array in like.items()}
+
+
+def _gone(entry: Entry) -> bool:
+    return entry.taken == entry.rows or entry.future.done()

@@ -1,33 +1,56 @@
-"""Runs a program on the engine."""
+"""Runs programs on the engine, each request admitted first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from serving.batching.admission import Admission
 from serving.batching.engine import Engine
-from serving.batching.lane import Ticket
+from serving.batching.ticket import Ticket
 from serving.calls import Program, Progress, Result, Tensors
 
 
-async def run(
-    program: Program[Result],
-    engine: Engine,
-    ticket: Ticket,
-    progress: Callable[[Progress], None] | None = None,
-) -> Result:
-    """What the program returns, its calls computed by the engine and its progress told as it comes."""
-    reply: Tensors | None = None
-    try:
-        while True:
-            wanted = program.send(reply)
-            if isinstance(wanted, Progress):
-                reply = None
-                if progress is not None:
-                    progress(wanted)
-            else:
-                reply = await engine.call(wanted, ticket)
-    except StopIteration as stop:
-        result: Result = stop.value
-        return result
-    finally:
-        program.close()
+class Runner:
+    """The door and what stands behind it."""
+
+    def __init__(self, engine: Engine, admission: Admission) -> None:
+        self._engine = engine
+        self._admission = admission
+
+    @contextmanager
+    def admitted(self, ticket: Ticket) -> Iterator[None]:
+        """Accounts for a request's rows, bytes and time; what is refused is refused at once."""
+        self._engine.expect(ticket)
+        size = sum(work.rows * self._engine.row_bytes(work.graph) for work in ticket.work)
+        with self._admission.admit(ticket), self._admission.hold(size):
+            yield
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Bytes that an admitted request turned out to take besides."""
+        with self._admission.hold(size):
+            yield
+
+    async def run(
+        self,
+        program: Program[Result],
+        ticket: Ticket,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Result:
+        """What the program returns, its calls computed by the engine and its progress told as it comes."""
+        reply: Tensors | None = None
+        try:
+            while True:
+                wanted = program.send(reply)
+                if isinstance(wanted, Progress):
+                    reply = None
+                    if progress is not None:
+                        progress(wanted)
+                else:
+                    reply = await self._engine.call(wanted, ticket)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        finally:
+            program.close()

@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import tiny_graphs
 
-from serving.service import Service, open_service
+from serving.opening import open_service
+from serving.service import Service
 from serving.settings import Settings
 
 OpenService = Callable[..., AbstractAsyncContextManager[Service]]

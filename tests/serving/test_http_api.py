@@ -189,16 +189,25 @@ async def test_what_is_wrong_with_a_stream_at_once_is_a_plain_error(http: httpx.
     assert field_of(response) == "sampler"
 
 
-async def test_what_goes_wrong_within_a_stream_is_its_last_event(http: httpx.AsyncClient):
+async def test_what_goes_wrong_within_a_stream_is_its_last_event(http: httpx.AsyncClient, service: Service):
     async with http.stream(
         "POST",
         "/v1/models/tiny_gaussian:streamGenerate",
         json={"count": 256, "steps": 200, "class_id": 1, "guidance_scale": 3},
-        headers={"X-Request-Timeout": "0.3"},
     ) as response:
+        await service._loading._backend.unload("tiny_gaussian", 1)
         name, last = (await events_of(response))[-1]
     assert name == "error"
-    assert last["error"]["status"] == "DEADLINE_EXCEEDED"
+    assert last["error"]["status"] == "UNAVAILABLE"
+
+
+async def test_a_deadline_that_cannot_be_met_is_refused_before_anything_is_computed(http: httpx.AsyncClient):
+    response = await http.post(
+        "/v1/models/tiny_gaussian:generate",
+        json={"count": 256, "steps": 200, "class_id": 1, "guidance_scale": 3},
+        headers={"X-Request-Timeout": "0.01"},
+    )
+    assert error_of(response)["status"] == "DEADLINE_EXCEEDED"
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from serving.errors import Code, ServingError
+from serving.opening import open_service
 from serving.pb import image_generation_pb2 as pb
 from serving.samplers import SAMPLERS
-from serving.service import RequestContext, Service, open_service
+from serving.service import RequestContext, Service
 from serving.settings import Settings
 
 OpenService = Callable[..., AbstractAsyncContextManager[Service]]

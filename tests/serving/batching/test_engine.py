@@ -10,8 +10,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from serving.backends.onnxruntime import OnnxRuntimeBackend
+from serving.batching.calibration import calibrate
 from serving.batching.engine import Engine
-from serving.batching.lane import Ticket
+from serving.batching.ticket import Ticket
 from serving.calls import Call, Tensors
 from serving.catalog import build
 from serving.errors import Code, ServingError
@@ -179,6 +180,45 @@ async def test_the_lanes_of_sizes_that_nobody_asks_for_are_forgotten(bench: Benc
     await bench.ask(gan(1))
     await settle()
     assert len(bench.engine._lanes) == 1
+
+
+async def test_batches_are_measured_while_nobody_waits(bench: Bench) -> None:
+    graphs = [(bench.engine._manifests[graph], 1) for graph in (GAN, INVERT)]
+    calibration = asyncio.create_task(calibrate(bench.engine, graphs))
+    await settle()
+    asked = bench.ask(gan(1))
+    await settle()
+    assert bench.backend.batches == [1], "one instance: the request is behind the call that has begun"
+    bench.backend.let_go(2)
+    await asked
+    bench.backend.let_go()
+    await calibration
+    cost = bench.engine.cost(GAN, 1)
+    assert cost is not None
+    assert all(cost.seconds(rows) > 0 for rows in (1, 2, 4))
+    assert bench.engine.cost(INVERT, 1) is None
+    assert bench.registry.get_sample_value("atelier_rows_total", {"graph": GAN}) == 1
+
+
+async def test_a_batch_has_no_more_rows_than_are_worth_it(bench: Bench) -> None:
+    cost = bench.engine.cost(GAN, 1)
+    assert cost is not None
+    for rows in (1, 2, 4, 8):
+        for _ in range(3):
+            cost.observe(rows, 1e-3 * rows if rows > 1 else 2e-3)
+    bench.backend.let_go()
+    await bench.ask(gan(7))
+    assert bench.backend.batches == [2, 2, 2, 1]
+
+
+async def test_rows_computed_for_one_that_has_gone_are_counted(bench: Bench) -> None:
+    leaving, staying = bench.ask(gan(3)), bench.ask(gan(2))
+    await settle()
+    assert bench.backend.batches == [5]
+    leaving.cancel()
+    bench.backend.let_go()
+    await staying
+    assert bench.registry.get_sample_value("atelier_rows_in_vain_total", {"graph": GAN}) == 3
 
 
 async def test_a_batch_takes_no_more_bytes_than_it_may(bench: Bench) -> None:

@@ -1,0 +1,115 @@
+"""What a batch of each size costs: measured, robust to a busy machine, and kept fresh while it runs."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+
+_REMEMBERED = 9
+_EVIDENCE = 3
+_NEAR_BEST = 0.95
+_LONGEST_CALL = 0.05
+_LONGEST_IN_ROWS = 4
+_LOOK_AGAIN = 64
+_MEASURED_WITHIN = 1.01
+
+
+class CostTable:
+    """Seconds of a call by its number of rows, for one graph on the machine it runs on.
+
+    A size's cost is the median of its last nine calls, so that a call which met somebody else's work does not
+    count and a machine that has become slower is noticed soon.
+    """
+
+    def __init__(self) -> None:
+        self._calls: dict[int, deque[float]] = {}
+        self._medians: dict[int, float] = {}
+        self._sizes: list[int] = []
+        self._best: int | None = None
+        self._growing = True
+        self._asked = 0
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """One call of `rows` rows took that long."""
+        calls = self._calls.get(rows)
+        if calls is None:
+            calls = self._calls[rows] = deque(maxlen=_REMEMBERED)
+            insort(self._sizes, rows)
+        calls.append(seconds)
+        self._medians[rows] = sorted(calls)[len(calls) // 2]
+        self._learn()
+
+    def seconds(self, rows: int) -> float:
+        """Expected time of a call, linear between the sizes that were seen; 0 while nothing was."""
+        if rows in self._medians:
+            return self._medians[rows]
+        if not self._sizes:
+            return 0.0
+        at = bisect_left(self._sizes, rows)
+        if at == len(self._sizes):
+            return self._medians[self._sizes[-1]] * rows / self._sizes[-1]
+        above = self._sizes[at]
+        below = self._sizes[at - 1] if at else 0
+        low = self._medians[below] if at else self._medians[above]  # a smaller call saves nothing for sure
+        return low + (self._medians[above] - low) * (rows - below) / (above - below)
+
+    def row_seconds(self) -> float:
+        """Share of one row in a batch of the best size."""
+        size = self._best or (self._sizes[-1] if self._sizes else 0)
+        return self._medians[size] / size if size else 0.0
+
+    def best(self, most: int) -> int:
+        """The smallest size whose throughput is near the best one seen, at most `most` rows.
+
+        Larger ones would make everybody wait longer for next to nothing, and none that takes longer than
+        50 ms or four single rows is worth what it gains. While the largest size that was measured is the
+        best, and now and then afterwards, twice as many rows are tried.
+        """
+        if self._best is None:
+            return most
+        self._asked += most > self._best
+        larger = self._growing or self._asked % _LOOK_AGAIN == _LOOK_AGAIN - 1
+        return min(most, self._best * 2 if larger else self._best)
+
+    def within(self, seconds: float, most: int) -> int:
+        """The most rows, up to `most`, whose call takes no longer; `most` where a single one would."""
+        seconds *= _MEASURED_WITHIN
+        if self.seconds(most) <= seconds or self.seconds(1) > seconds:
+            return most
+        low, high = 1, most
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.seconds(middle) <= seconds else (low, middle)
+        return low
+
+    def full(self, most: int) -> int:
+        """Rows that a batch gains nothing by waiting for more of."""
+        return most if self._best is None else min(most, self._best)
+
+    def duration(self, rows: int, slots: int = 1) -> float:
+        """Time of so many rows by themselves, in as few batches as it takes, `slots` at a time."""
+        batches, rest = divmod(rows, self.full(rows) * slots) if rows else (0, 0)
+        full = self.full(rows)
+        return batches * self.seconds(full) + (self.seconds(min(rest, full)) if rest else 0.0)
+
+    def call_seconds(self) -> float:
+        """Time of a call of the best size."""
+        return self.seconds(self._best) if self._best else self.row_seconds()
+
+    @property
+    def settled(self) -> bool:
+        """Whether a size is known beyond which nothing is gained."""
+        return not self._growing
+
+    def _learn(self) -> None:
+        rates = {
+            size: size / max(self._medians[size], 1e-9)
+            for size in self._sizes
+            if len(self._calls[size]) >= _EVIDENCE
+        }
+        if rates:
+            longest = max(_LONGEST_CALL, _LONGEST_IN_ROWS * self._medians[min(rates)])
+            short = [size for size in rates if self._medians[size] <= longest]
+            enough = _NEAR_BEST * max(rates[size] for size in short)
+            self._best = next(size for size in short if rates[size] >= enough)
+            self._growing = self._best == max(rates) and self.seconds(2 * self._best) <= longest

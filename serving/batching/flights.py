@@ -1,0 +1,85 @@
+"""Single flight: identical requests that are under way at the same time share one run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from serving.batching.ticket import Ticket
+from serving.calls import Progress
+from serving.errors import ServingError
+
+T = TypeVar("T")
+
+Tell = Callable[[Progress], None]
+"""Who is told of progress."""
+Start = Callable[[Ticket, Tell], Coroutine[Any, Any, T]]
+"""Begins a run."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _Flight(Generic[T]):
+    """A run that several wait for."""
+
+    ticket: Ticket
+    listeners: list[Tell] = field(default_factory=list)
+    waiting: int = 0
+    task: asyncio.Task[T] | None = None
+
+    def tell(self, progress: Progress) -> None:
+        for listener in self.listeners:
+            listener(progress)
+
+    def board(self, ticket: Ticket) -> None:
+        """One more waits: the run has until the latest deadline, and the best priority of them all."""
+        self.ticket.deadline = max(self.ticket.deadline, ticket.deadline)
+        if ticket.weight > self.ticket.weight:
+            self.ticket.client, self.ticket.weight = ticket.client, ticket.weight
+
+
+class Flights(Generic[T]):
+    """The runs under way that may be shared, by what is asked."""
+
+    def __init__(self) -> None:
+        self._flights: dict[Hashable, _Flight[T]] = {}
+
+    def boards(self, key: Hashable) -> bool:
+        """Whether a request of that key would share a run."""
+        return key in self._flights
+
+    async def fly(self, key: Hashable, ticket: Ticket, start: Start[T], listener: Tell | None) -> T:
+        """The result of the run of that key, which is begun unless it is under way.
+
+        Each waiter may be cancelled for itself; the run ends when the last has gone. A failure is told to
+        each of them, as an error of its own.
+        """
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight(ticket=ticket)
+            flight.task = asyncio.create_task(start(ticket, flight.tell))
+            flight.task.add_done_callback(lambda _: self._land(key, flight))
+        else:
+            flight.board(ticket)
+        assert flight.task is not None, "set where the flight was made"
+        flight.waiting += 1
+        if listener is not None:
+            flight.listeners.append(listener)
+        try:
+            await asyncio.wait((flight.task,))
+            return flight.task.result()
+        except ServingError as error:
+            raise error.again() from None
+        finally:
+            flight.waiting -= 1
+            if listener is not None:
+                flight.listeners.remove(listener)
+            if not flight.waiting:
+                self._land(key, flight)
+                flight.task.cancel()
+                await asyncio.gather(flight.task, return_exceptions=True)
+
+    def _land(self, key: Hashable, flight: _Flight[T]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]

@@ -1,0 +1,174 @@
+"""Who is next: fair between clients and between short and long requests, earliest deadline first in each.
+
+Plain values and a clock that is handed in, so that it can be tested on a simulated one.
+
+- Start-time fair queueing (Goyal, Vin and Cheng 1996) shares the machine's seconds between clients, and those
+  of one client between its kinds of requests: by graph and by size. Whoever has had less goes first, so a
+  short request is never behind a long one, and nobody is ever shut out.
+- Among requests of one client and kind the earliest deadline goes first.
+- A call that would miss its deadline if all that waits went before it jumps the queue.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+
+_SMALLEST, _LARGEST = -7, 7
+_CLOCKS = 1024
+
+
+Kind = tuple[int, str]
+"""Size class of the whole request, see `size_class`, and the graph that is called."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What a waiting call has to say for itself."""
+
+    client: str
+    """Whose it is: each client's share is its own."""
+    kind: Kind
+    """What it is: each kind's share of what the client has is its own."""
+    deadline: float
+    """When nobody waits for the request any more."""
+    latest_start: float
+    """When the call must begin for the request to be done by its deadline."""
+
+
+def size_class(seconds: float) -> int:
+    """Requests that differ by less than about four times are of one size, by compute time."""
+    return min(_LARGEST, max(_SMALLEST, round(math.log(max(seconds, 1e-6), 4))))
+
+
+class _Clock:
+    """Virtual time of some flows: the seconds each has been served, never behind who is served now."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.tags: dict[object, float] = {}
+
+    def tag(self, flow: object) -> float:
+        return max(self.now, self.tags.get(flow, 0.0))
+
+    def charge(self, flow: object, seconds: float) -> None:
+        if len(self.tags) >= _CLOCKS:  # who is not ahead of the clock is remembered by it
+            self.tags = {known: tag for known, tag in self.tags.items() if tag > self.now}
+        self.tags[flow] = self.tag(flow) + seconds
+
+
+Turn = tuple[float, float, int, float]
+"""Order of claims: what the client has had, what its requests of that kind have had, size, deadline."""
+
+
+class Shares:
+    """What everybody has had of the machine."""
+
+    def __init__(self) -> None:
+        self._clients = _Clock()
+        self._kinds: dict[str, _Clock] = {}
+
+    def turn(self, client: str, kind: Kind, deadline: float) -> Turn:
+        """The least goes first."""
+        kinds = self._kinds.get(client)
+        return (self._clients.tag(client), kinds.tag(kind) if kinds else 0.0, kind[0], deadline)
+
+    def serve(self, client: str, kind: Kind) -> None:
+        """It is their turn: time goes on to it, and who was away does not get more for having been so."""
+        self._clients.now = self._clients.tag(client)
+        if len(self._kinds) >= _CLOCKS:
+            self._kinds = {name: clock for name, clock in self._kinds.items() if name in self._clients.tags}
+        kinds = self._kinds.setdefault(client, _Clock())
+        kinds.now = kinds.tag(kind)
+
+    def charge(self, client: str, kind: Kind, seconds: float, weight: float) -> None:
+        """They were given that much; with a greater weight it counts for less."""
+        self._clients.charge(client, seconds / weight)
+        self._kinds.setdefault(client, _Clock()).charge(kind, seconds)
+
+
+class Queue(Generic[T]):
+    """The calls that wait for one graph. Those that are `gone` are forgotten when they are met."""
+
+    def __init__(self, gone: Callable[[T], bool]) -> None:
+        self._gone = gone
+        self._flows: dict[tuple[str, Kind], list[tuple[float, int, T]]] = {}
+        self._urgent: list[tuple[float, int, T]] = []
+        self._number = 0
+
+    def put(self, item: T, claim: Claim) -> None:
+        """Adds a call."""
+        self._number += 1
+        flow = self._flows.setdefault((claim.client, claim.kind), [])
+        heappush(flow, (claim.deadline, self._number, item))
+        self.urge(item, claim.latest_start)
+
+    def urge(self, item: T, latest_start: float) -> None:
+        """Notes that a call which waits still has until then to begin."""
+        self._number += 1
+        heappush(self._urgent, (latest_start, self._number, item))
+
+    def turn(self, shares: Shares) -> tuple[Turn, T] | None:
+        """Whose turn it is, if anybody waits."""
+        best: tuple[Turn, T] | None = None
+        for (client, kind), flow in list(self._flows.items()):
+            while flow and self._gone(flow[0][2]):
+                heappop(flow)
+            if not flow:
+                del self._flows[client, kind]
+                continue
+            turn = shares.turn(client, kind, flow[0][0])
+            if best is None or turn < best[0]:
+                best = (turn, flow[0][2])
+        return best
+
+    def latest_start(self, since: float) -> tuple[float, T] | None:
+        """The call that must begin first, and when; those that had to begin before `since` are given up."""
+        while self._urgent and (self._urgent[0][0] < since or self._gone(self._urgent[0][2])):
+            heappop(self._urgent)
+        return (self._urgent[0][0], self._urgent[0][2]) if self._urgent else None
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._flows.clear()
+        self._urgent.clear()
+
+
+class Waiting(Protocol):
+    """Calls that wait for one graph."""
+
+    def turn(self, shares: Shares) -> Turn | None:
+        """The turn of whoever is next here."""
+
+    def latest_start(self, now: float) -> float:
+        """When the call must begin that has the least time left."""
+
+    def seconds(self) -> float:
+        """Compute time of all that waits."""
+
+    def longest(self) -> float:
+        """Time of a full batch."""
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+def choose(lanes: Sequence[W], shares: Shares, slots: int, now: float) -> tuple[W, bool] | None:
+    """The lane that a free instance goes to, and whether that is because a deadline is near.
+
+    A deadline is near when its call could no longer begin in time after all that waits, and a batch more.
+    """
+    tightest = min(lanes, key=lambda lane: lane.latest_start(now), default=None)
+    if tightest is None:
+        return None
+    backlog = sum(lane.seconds() for lane in lanes) / slots
+    longest = max(lane.longest() for lane in lanes)
+    if tightest.latest_start(now) <= now + backlog + longest:
+        return tightest, True
+    turns = [(turn, place) for place, lane in enumerate(lanes) if (turn := lane.turn(shares)) is not None]
+    return (lanes[min(turns)[1]], False) if turns else None

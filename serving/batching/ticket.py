@@ -1,0 +1,75 @@
+"""A request on its way through the engine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from serving.batching.policy import size_class
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Calls of one graph that a request is going to make, one after the other."""
+
+    graph: str
+    """The graph."""
+    rows: int
+    """Rows of each call."""
+    calls: int = 1
+    """Number of calls."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Ticket:
+    """One request: whose it is, by when, what it is expected to cost and what it has cost so far."""
+
+    version: int
+    """Version of the graphs that it calls."""
+    deadline: float
+    """When nobody waits for it any more, in seconds of `time.monotonic`."""
+    client: str = ""
+    """Who asks, for fairness between clients."""
+    weight: float = 1.0
+    """Share of its client's calls of this priority: 8 is served eight times as much as 1."""
+    work: Sequence[Work] = ()
+    """Calls that it is going to make."""
+    expected_seconds: float = 0.0
+    """Compute time of all its rows, as far as it is known beforehand."""
+    expected_duration: float = 0.0
+    """Time from its first call to its last if it never waits."""
+    call_durations: dict[str, float] = field(default_factory=dict)
+    """The part of that which is one call's, by graph."""
+    done_duration: float = 0.0
+    """The part of `expected_duration` that its calls have behind them, whatever time they really took."""
+    charged_seconds: float = 0.0
+    """Its part of the batches that its rows were in, at the measured cost."""
+    queue_seconds: float = 0.0
+    """Time that its calls have waited for an instance."""
+    compute_seconds: float = 0.0
+    """Time that its calls have taken from their first row to their last."""
+    rows: Counter[str] = field(default_factory=Counter)
+    """Rows that were computed for it, by graph."""
+
+    @property
+    def size(self) -> int:
+        """Size class, for the turns."""
+        return size_class(max(self.expected_seconds, self.charged_seconds))
+
+    @property
+    def seconds_left(self) -> float:
+        """Compute time that its rows are still expected to take."""
+        return max(0.0, self.expected_seconds - self.charged_seconds)
+
+    @property
+    def latest_start(self) -> float:
+        """When its next call must begin for it to be done by its deadline."""
+        return self.deadline - self._duration_left()
+
+    def hopeless(self, now: float) -> bool:
+        """Whether nobody will wait for the result: not even at twice the measured speed is it in time."""
+        return self.deadline <= now + self._duration_left() / 2
+
+    def _duration_left(self) -> float:
+        return max(0.0, self.expected_duration - self.done_duration)

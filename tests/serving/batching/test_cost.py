@@ -1,0 +1,78 @@
+import pytest
+
+from serving.batching.cost import CostTable
+
+
+def measured(seconds_by_rows: dict[int, float], times: int = 3) -> CostTable:
+    cost = CostTable()
+    for rows, seconds in seconds_by_rows.items():
+        for _ in range(times):
+            cost.observe(rows, seconds)
+    return cost
+
+
+def test_while_nothing_is_known_a_batch_takes_all_there_is() -> None:
+    cost = CostTable()
+    assert cost.best(64) == cost.full(64) == 64
+    assert cost.seconds(10) == cost.row_seconds() == cost.call_seconds() == 0
+
+
+def test_the_smallest_batch_near_the_best_throughput_is_taken() -> None:
+    cost = measured({1: 5.4e-3, 2: 10e-3, 4: 18e-3, 8: 35e-3, 16: 72e-3, 64: 339e-3})
+    assert cost.best(64) == 4
+    assert cost.best(3) == 3
+    assert cost.settled
+
+
+def test_while_larger_batches_gain_twice_as_many_rows_are_tried() -> None:
+    cost = measured({1: 1e-3, 2: 1.1e-3, 4: 1.2e-3})
+    assert not cost.settled
+    assert cost.best(64) == 8
+    assert cost.best(6) == 6
+    assert cost.full(64) == 4
+
+
+def test_a_size_that_looked_slow_is_measured_again_now_and_then() -> None:
+    cost = measured({1: 1e-3, 2: 1.5e-3, 4: 2e-3, 8: 9e-3})
+    sizes = [cost.best(64) for _ in range(200)]
+    assert set(sizes) == {4, 8}
+    assert sizes.count(8) <= 4
+
+
+def test_between_the_sizes_that_were_seen_costs_are_linear() -> None:
+    cost = measured({2: 2.0, 4: 3.0})
+    assert cost.seconds(3) == pytest.approx(2.5)
+    assert cost.seconds(8) == pytest.approx(6.0)
+    assert cost.seconds(1) == pytest.approx(2.0), "a smaller call is not known to be quicker"
+
+
+def test_a_call_that_met_other_work_does_not_count_and_a_slower_machine_does() -> None:
+    cost = measured({4: 1.0}, times=9)
+    cost.observe(4, 100.0)
+    assert cost.seconds(4) == 1.0
+    for _ in range(5):
+        cost.observe(4, 3.0)
+    assert cost.seconds(4) == 3.0
+
+
+def test_what_fits_a_time_is_the_largest_batch_that_takes_no_longer() -> None:
+    cost = measured({1: 1.0, 2: 2.0, 4: 4.0, 8: 8.0})
+    assert cost.within(4.0, 8) == 4
+    assert cost.within(100.0, 8) == 8
+    assert cost.within(0.5, 8) == 8, "late in any case: no reason to be small"
+
+
+def test_rows_by_themselves_take_as_few_batches_as_can_be_on_all_instances() -> None:
+    cost = measured({1: 5e-3, 4: 8e-3, 8: 16e-3})
+    assert cost.duration(1) == pytest.approx(5e-3)
+    assert cost.duration(17) == pytest.approx(37e-3)
+    assert cost.duration(16, slots=2) == pytest.approx(16e-3)
+
+
+def test_no_batch_keeps_an_instance_for_long_whatever_it_gains() -> None:
+    cost = measured({1: 15e-3, 2: 16e-3, 4: 30e-3, 8: 58e-3, 16: 100e-3, 32: 190e-3})
+    assert cost.best(64) == 4 or cost.seconds(cost.best(64)) <= 60e-3
+    slow = measured({1: 0.3, 2: 0.5, 4: 0.9, 8: 1.3, 16: 2.0})
+    assert slow.full(64) == 4
+    growing = measured({1: 10e-3, 2: 18e-3, 4: 34e-3})
+    assert growing.best(64) == 4, "twice as many would take too long"

@@ -1,0 +1,240 @@
+"""The policy on a simulated clock and machine, with the lanes of the engine itself."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.batching.cost import CostTable
+from serving.batching.lane import Entry, Lane
+from serving.batching.policy import Shares, choose, size_class
+from serving.batching.ticket import Ticket
+
+GRAPHS = ("unet", "decoder")
+FIXED, ROW = 0.004, 0.002
+LARGEST = 8
+
+
+def call_seconds(rows: int) -> float:
+    return FIXED + ROW * rows
+
+
+LONGEST = call_seconds(LARGEST)
+
+
+@dataclass(kw_only=True, eq=False)
+class Job:
+    """A request: calls of one graph, one after the other."""
+
+    graph: str = "unet"
+    client: str = "a"
+    weight: float = 1.0
+    rows: int = 1
+    calls: int = 1
+    arrival: float = 0.0
+    deadline: float = math.inf
+    leaves: float = math.inf
+    finished: float | None = None
+    failed: float | None = None
+    computed: int = 0
+    ticket: Ticket = field(init=False)
+
+    def alone(self) -> float:
+        """Seconds it takes by itself, in batches of the largest size."""
+        full, rest = divmod(self.rows, LARGEST)
+        return self.calls * (full * LONGEST + (call_seconds(rest) if rest else 0))
+
+
+class Machine:
+    """One instance that computes what the policy gives it."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.now = 0.0
+        self.busy = 0.0
+        self.batches: list[list[Job]] = []
+        self._loop = asyncio.new_event_loop()
+        self._shares = Shares()
+        self._coming = sorted(jobs, key=lambda job: job.arrival)
+        self._waiting: dict[Entry, Job] = {}
+        self._lanes = {graph: self._lane(graph) for graph in GRAPHS}
+
+    def _lane(self, graph: str) -> Lane:
+        cost = CostTable()
+        for rows in (1, 2, 4, 8):
+            for _ in range(3):
+                cost.observe(rows, call_seconds(rows))
+        return Lane(graph=graph, version=1, dynamic=False, max_rows=LARGEST, min_rows=1, cost=cost)
+
+    def run(self, until: float = math.inf) -> None:
+        while self.now < until and self._step():
+            pass
+        self._loop.close()
+
+    def _step(self) -> bool:
+        while self._coming and self._coming[0].arrival <= self.now:
+            self._arrive(self._coming.pop(0))
+        for entry, job in list(self._waiting.items()):
+            if job.leaves <= self.now:
+                entry.future.cancel()
+                self._answered(entry, job)
+        lanes = [lane for lane in self._lanes.values() if lane.pending]
+        chosen = choose(lanes, self._shares, 1, self.now)
+        if chosen is None:
+            if not self._coming:
+                return False
+            self.now = self._coming[0].arrival
+            return True
+        lane, urgent = chosen
+        parts = lane.take(lane.cost.full(LARGEST), self._shares, self.now, urgent=urgent)
+        rows = sum(part.rows for part in parts)
+        assert rows <= LARGEST
+        if rows:
+            self.now += call_seconds(rows)
+            self.busy += call_seconds(rows)
+            self.batches.append([self._waiting[part.entry] for part in parts])
+        for part in parts:
+            self._waiting[part.entry].computed += part.rows
+            part.entry.receive(part, {"y": part.entry.inputs["x"][part.start : part.stop]}, self.now)
+        for entry, job in list(self._waiting.items()):
+            if entry.future.done():
+                self._answered(entry, job)
+        return True
+
+    def _arrive(self, job: Job) -> None:
+        job.ticket = Ticket(
+            version=1,
+            deadline=job.deadline,
+            client=job.client,
+            weight=job.weight,
+            expected_seconds=job.calls * job.rows * LONGEST / LARGEST,
+            expected_duration=job.alone(),
+            call_durations={job.graph: job.alone() / job.calls},
+        )
+        self._ask(job)
+
+    def _ask(self, job: Job) -> None:
+        entry = Entry(
+            inputs={"x": np.zeros((job.rows, 1), np.float32)},
+            rows=job.rows,
+            ticket=job.ticket,
+            future=self._loop.create_future(),
+            submitted=self.now,
+        )
+        self._waiting[entry] = job
+        self._lanes[job.graph].put(entry)
+
+    def _answered(self, entry: Entry, job: Job) -> None:
+        del self._waiting[entry]
+        self._lanes[job.graph].withdraw(entry)
+        if entry.future.cancelled():
+            return
+        if entry.future.exception():
+            job.failed = self.now
+        elif job.computed == job.rows * job.calls:
+            job.finished = self.now
+        else:
+            self._ask(job)
+
+
+def simulate(jobs: Sequence[Job], until: float = math.inf) -> Machine:
+    machine = Machine(jobs)
+    machine.run(until)
+    return machine
+
+
+jobs = st.builds(
+    Job,
+    graph=st.sampled_from(GRAPHS),
+    client=st.sampled_from("abc"),
+    weight=st.sampled_from([1.0, 8.0]),
+    rows=st.integers(1, 20),
+    calls=st.integers(1, 12),
+    arrival=st.floats(0, 1),
+    deadline=st.one_of(st.just(math.inf), st.floats(0, 4)),
+    leaves=st.one_of(st.just(math.inf), st.floats(0, 2)),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(jobs, max_size=20))
+def test_every_request_is_done_or_late_or_gone_and_the_machine_never_idles(asked: list[Job]) -> None:
+    machine = simulate(asked)
+    for job in asked:
+        if job.finished is not None:
+            assert job.computed == job.rows * job.calls
+            assert job.failed is None
+        elif job.failed is not None:
+            assert job.deadline < job.failed + job.alone()
+        else:
+            assert job.leaves <= machine.now
+        assert job.computed <= job.rows * job.calls
+    arrivals = [job.arrival for job in asked]
+    assert machine.now <= max(arrivals, default=0) + sum(job.alone() for job in asked) + 1e-9
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(jobs, min_size=1, max_size=12), st.integers(0, 19))
+def test_deadlines_that_can_be_met_are_met(asked: list[Job], first: int) -> None:
+    """All there at once; each deadline leaves the time of those before it in some order, and of one batch."""
+    asked = [*asked[first:], *asked[:first]]
+    total = 0.0
+    for job in asked:
+        job.arrival, job.leaves = 0.0, math.inf
+        total += job.alone()
+        job.deadline = total + LONGEST
+    simulate(asked)
+    for job in asked:
+        assert job.finished is not None
+        assert job.finished <= job.deadline + 1e-9
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 40), st.integers(1, 8))
+def test_nobody_is_starved_by_a_flood_of_short_requests(rows: int, calls: int, rivals: int) -> None:
+    victim = Job(client="victim", rows=rows, calls=calls)
+    flood = [
+        Job(client=f"rival {i % rivals}", graph=GRAPHS[i % 2], rows=8, arrival=i * LONGEST / 2)
+        for i in range(4 * (rivals + 2) * calls * (1 + rows // LARGEST))
+    ]
+    simulate([victim, *flood])
+    # With each of its calls it shares the machine with every rival: a batch of each, and one that has begun.
+    batches = calls * -(-rows // LARGEST)
+    assert victim.finished is not None
+    assert victim.finished <= (rivals + 2) * batches * LONGEST
+
+
+def test_clients_get_equal_time_however_much_they_ask() -> None:
+    modest = [Job(client="modest", calls=1000) for _ in range(2)]
+    greedy = [Job(client="greedy", calls=1000) for _ in range(60)]
+    simulate([*modest, *greedy], until=5.0)
+    had = [sum(job.computed for job in jobs) for jobs in (modest, greedy)]
+    batches = had[0] / 2
+    assert batches == pytest.approx(5.0 / LONGEST, rel=0.05), "the modest are in every batch"
+    assert had[1] == pytest.approx(6 * batches, rel=0.05), "the rest is the greedy one's"
+
+
+def test_interactive_requests_get_eight_seconds_to_one() -> None:
+    interactive = [Job(client="a interactive", weight=8.0, calls=1000) for _ in range(40)]
+    batch = [Job(client="a batch", weight=1.0, calls=1000) for _ in range(40)]
+    simulate([*interactive, *batch], until=5.0)
+    had = [sum(job.computed for job in jobs) for jobs in (interactive, batch)]
+    assert had[0] / had[1] == pytest.approx(8, rel=0.1)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_short_request_in_the_middle_of_long_ones_waits_a_call_for_each_of_its_own(graph: str) -> None:
+    long = [Job(calls=50) for _ in range(40)]
+    short = [Job(graph=graph, calls=4 if graph == "unet" else 1, arrival=0.2 + 0.1 * i) for i in range(20)]
+    simulate([*long, *short])
+    for job in short:
+        assert job.finished is not None
+        assert job.finished - job.arrival <= (job.calls + 1) * LONGEST + 1e-9
+
+
+def test_requests_of_about_the_same_length_are_of_one_size() -> None:
+    assert size_class(0.001) == size_class(0.0012) < size_class(0.016) == size_class(0.018)
