@@ -14,6 +14,7 @@ from pathlib import Path
 
 START_SECONDS = 120.0
 _END_SECONDS = 10.0
+_LINES_KEPT = 60
 
 
 class ServerError(RuntimeError):
@@ -46,7 +47,7 @@ async def running(
             while not await ready():
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
-                    said = log.read().decode(errors="replace")[-3000:]
+                    said = "\n".join(log.read().decode(errors="replace").splitlines()[-_LINES_KEPT:])
                     raise ServerError(f"{command[0]} did not become ready:\n{said}")
                 await asyncio.sleep(0.1)
             yield process

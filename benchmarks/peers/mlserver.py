@@ -31,7 +31,7 @@ class MLServer:
     @asynccontextmanager
     async def serve(self, repository: Path, model: str, setting: Setting) -> AsyncIterator[Inference]:
         """MLServer with the model, until the block is left."""
-        folder = environment("mlserver", ["mlserver==1.7.1"])
+        folder = environment("mlserver", ["mlserver==1.7.1", "uvloop<0.22"])
         http, grpc_port, metrics = free_ports(3)
         with tempfile.TemporaryDirectory() as root:
             settings = {

@@ -90,7 +90,7 @@ class Triton:
             name = _lay_out(Path(root), repository, public, setting)
             variables = {
                 "PATH": f"{folder / 'bin'}:/usr/bin:/bin",
-                "PYTHONPATH": str(SOURCE_TREE),
+                "BENCH_SOURCE_TREE": str(SOURCE_TREE),
                 "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
                 "OMP_NUM_THREADS": "1",
                 "BENCH_REPOSITORY": str(repository.resolve()),

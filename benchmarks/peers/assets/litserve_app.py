@@ -1,6 +1,7 @@
-"""LitServe's side: an API that samples whole requests. Run with the port as its argument."""
+"""LitServe's side: an API that samples whole requests. Run with the port as its argument.
 
-from __future__ import annotations
+Annotations have to be objects here, not strings: LitServe makes the request's schema of them.
+"""
 
 import os
 import sys

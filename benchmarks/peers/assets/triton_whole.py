@@ -6,11 +6,16 @@ batcher has joined, and returns a response for each.
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from benchmarks.peers.assets.whole import Whole
+
+sys.path.insert(0, os.environ["BENCH_SOURCE_TREE"])  # Triton gives its stubs a PYTHONPATH of its own
+
+from benchmarks.peers.assets.whole import Whole  # noqa: E402
 
 
 class TritonPythonModel:

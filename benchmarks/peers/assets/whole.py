@@ -66,17 +66,15 @@ class Whole:
 
     def images(self, rows: Rows) -> NDArray[np.uint8]:
         """Pixels [images, height, width, channels] of requests whose rows stand one after the other."""
-        requests = [
-            (place[0], list(place)) for _, place in groupby(range(len(rows)), lambda i: rows[i].tolist())
-        ]
-        requests.sort(key=lambda request: rows[request[0], 2:].tolist())
+        requests = [list(places) for _, places in groupby(range(len(rows)), lambda i: rows[i].tolist())]
+        requests.sort(key=lambda places: _parameters(rows, places))
         pictures: list[NDArray[np.uint8]] = []
         order: list[int] = []
-        for _, group in groupby(requests, lambda request: rows[request[0], 2:].tolist()):
+        for _, group in groupby(requests, lambda places: _parameters(rows, places)):
             alike = list(group)
-            programs = [self._program(rows[first], len(places)) for first, places in alike]
+            programs = [self._program(rows[places[0]], len(places)) for places in alike]
             pictures += [self._pixels(sample) for sample in self._run(programs)]
-            order += [place for _, places in alike for place in places]
+            order += [place for places in alike for place in places]
         together = np.concatenate(pictures)
         return together[np.argsort(order)]
 
@@ -134,3 +132,9 @@ class Whole:
         low, high = self._model.first.value_range
         levels = np.rint((sample - low) * (255 / (high - low)))
         return np.clip(levels, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def _parameters(rows: Rows, places: Sequence[int]) -> list[float]:
+    """What requests must have in common to be sampled together."""
+    parameters: list[float] = rows[places[0], 2:].tolist()
+    return parameters
