@@ -29,7 +29,9 @@ async def open_peers(
     for name in plan.peers:
         peer: Peer = resolve(PEERS, name, "peer")
         try:
-            tried = {setting: await _trial(peer, plan, model, mix, clients, setting) for setting in peer.settings}
+            tried = {
+                setting: await _trial(peer, plan, model, mix, clients, setting) for setting in peer.settings
+            }
             best = max(tried, key=tried.__getitem__)
             servers[name] = await stack.enter_async_context(peer.serve(plan.repository, model, best))
         except (ServerError, OSError) as error:
@@ -41,9 +43,7 @@ async def open_peers(
     return servers, trials
 
 
-async def _trial(
-    peer: Peer, plan: Plan, model: str, mix: Mix, clients: int, setting: Setting
-) -> float:
+async def _trial(peer: Peer, plan: Plan, model: str, mix: Mix, clients: int, setting: Setting) -> float:
     seconds = min(_TRIAL_SECONDS, plan.seconds)
     async with peer.serve(plan.repository, model, setting) as server:
         load = await closed_loop(server.send, mix, clients=clients, warm_up=seconds / 3, seconds=seconds)

@@ -37,7 +37,9 @@ class Setting:
     """Seconds that its batcher waits for more."""
 
     def __str__(self) -> str:
-        batching = f"batches to {self.batch}, waits {1000 * self.wait:g} ms" if self.batch > 1 else "no batching"
+        batching = (
+            f"batches to {self.batch}, waits {1000 * self.wait:g} ms" if self.batch > 1 else "no batching"
+        )
         return f"{self.workers} × {self.threads} threads, {batching}"
 
 

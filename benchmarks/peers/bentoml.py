@@ -48,7 +48,11 @@ class BentoML:
         }
         async with HttpClient(port) as client:
             server = PixelsOverHttp(client, "/many", "/readyz", lambda fields: {"requests": [fields]})
-            command = [folder / "bin" / "bentoml", "serve", "benchmarks.peers.assets.bentoml_app:WholeService"]
+            command = [
+                folder / "bin" / "bentoml",
+                "serve",
+                "benchmarks.peers.assets.bentoml_app:WholeService",
+            ]
             command += ["--host", "127.0.0.1", "--port", str(port), "--working-dir", str(SOURCE_TREE)]
             async with running(command, ready=server.ready, environment=variables):
                 yield server

@@ -27,9 +27,7 @@ class Inference:
 
     async def send(self, ask: Ask) -> str:
         """Sends a request as a tensor with a row for each image."""
-        rows = rows_of(
-            ask.seed, ask.count, ask.class_id, ask.steps, ask.sampler, ask.guidance_scale
-        )
+        rows = rows_of(ask.seed, ask.count, ask.class_id, ask.steps, ask.sampler, ask.guidance_scale)
         return await self.send_tensors({"rows": rows}, ask)
 
     async def send_tensors(self, tensors: Mapping[str, NDArray[Any]], ask: Ask) -> str:
@@ -49,9 +47,7 @@ class Inference:
     async def ready(self) -> bool:
         """Whether the model can be asked."""
         try:
-            answer = await self._stub.ModelReady(
-                service_pb2.ModelReadyRequest(name=self._model), timeout=5
-            )
+            answer = await self._stub.ModelReady(service_pb2.ModelReadyRequest(name=self._model), timeout=5)
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.ready)

@@ -61,9 +61,7 @@ class MLServer:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
                 client = Inference(channel, model)
                 command = [folder / "bin" / "mlserver", "start", root]
-                async with running(
-                    command, ready=client.ready, environment=variables, directory=Path(root)
-                ):
+                async with running(command, ready=client.ready, environment=variables, directory=Path(root)):
                     yield client
 
 

@@ -17,7 +17,9 @@ Wrap = Callable[[dict[str, Any]], dict[str, Any]]
 class PixelsOverHttp:
     """One path of a server."""
 
-    def __init__(self, client: HttpClient, path: str, health: str, wrap: Wrap = lambda fields: fields) -> None:
+    def __init__(
+        self, client: HttpClient, path: str, health: str, wrap: Wrap = lambda fields: fields
+    ) -> None:
         self._client = client
         self._path = path
         self._health = health

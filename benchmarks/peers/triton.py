@@ -79,9 +79,7 @@ class Triton:
     )
 
     @asynccontextmanager
-    async def serve(
-        self, repository: Path, model: str, setting: Setting
-    ) -> AsyncIterator[Inference | Drawn]:
+    async def serve(self, repository: Path, model: str, setting: Setting) -> AsyncIterator[Inference | Drawn]:
         """Triton with the model, until the block is left."""
         folder, server = _installed()
         http, grpc_port = free_ports(2)

@@ -28,9 +28,7 @@ async def probes(plan: Plan, tell: Tell) -> dict[str, Any]:
     classes = len(denoiser.class_labels)
     template = Ask(model=model, seed=0, class_id=0, steps=_STEPS, guidance_scale=_GUIDANCE)
     background = alike(template, classes=classes)
-    kinds: dict[str, Mix] = {
-        "4 steps": alike(Ask(model=model, seed=0, class_id=0, steps=4), classes=classes)
-    }
+    kinds: dict[str, Mix] = {"4 steps": alike(Ask(model=model, seed=0, class_id=0, steps=4), classes=classes)}
     for name in plan.one_pass:
         if name in models:
             kinds[name] = alike(Ask(model=name, seed=0, class_id=0), classes=1)

@@ -58,7 +58,11 @@ async def _own_seconds(plan: Plan, model: str, graph: str, classes: int) -> floa
 
         began, rows = process_time(), _rows(registry, graph)
         await closed_loop(
-            send, mixed(model, classes=classes), clients=plan.clients, warm_up=0, seconds=min(2.0, plan.seconds)
+            send,
+            mixed(model, classes=classes),
+            clients=plan.clients,
+            warm_up=0,
+            seconds=min(2.0, plan.seconds),
         )
         return (process_time() - began) / (_rows(registry, graph) - rows)
 

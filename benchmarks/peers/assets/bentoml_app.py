@@ -7,8 +7,9 @@ import os
 
 import bentoml
 import numpy as np
-from benchmarks.peers.assets.whole import Whole, rows_of
 from pydantic import BaseModel
+
+from benchmarks.peers.assets.whole import Whole, rows_of
 
 BATCH = int(os.environ["BENCH_BATCH"])
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import litserve
 import numpy as np
-from benchmarks.peers.assets.whole import Rows, Whole, rows_of
 from fastapi import Response
+
+from benchmarks.peers.assets.whole import Rows, Whole, rows_of
 
 
 class WholeAPI(litserve.LitAPI):
@@ -48,6 +49,4 @@ if __name__ == "__main__":
         workers_per_device=int(os.environ["BENCH_WORKERS"]),
         timeout=300,
     )
-    server.run(
-        host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False, log_level="warning"
-    )
+    server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False, log_level="warning")

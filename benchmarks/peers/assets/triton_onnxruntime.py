@@ -34,7 +34,9 @@ class TritonPythonModel:
             name: [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for request in requests]
             for name in self._inputs
         }
-        feed = {name: np.concatenate(parts) if len(parts) > 1 else parts[0] for name, parts in columns.items()}
+        feed = {
+            name: np.concatenate(parts) if len(parts) > 1 else parts[0] for name, parts in columns.items()
+        }
         results = self._session.run(self._outputs, feed)
         splits = np.cumsum([len(part) for part in columns[self._inputs[0]]])[:-1]
         shares = [np.split(result, splits) for result in results]

@@ -15,7 +15,7 @@ import triton_python_backend_utils as pb_utils
 
 sys.path.insert(0, os.environ["BENCH_SOURCE_TREE"])  # Triton gives its stubs a PYTHONPATH of its own
 
-from benchmarks.peers.assets.whole import Whole  # noqa: E402
+from benchmarks.peers.assets.whole import Whole
 
 
 class TritonPythonModel:
