@@ -76,25 +76,24 @@ async def closed_loop(send: Send, mix: Mix, *, clients: int, warm_up: float, sec
     the window is like its middle.
     """
     answers: list[Answer] = []
-    under_way: set[int] = set()
+    under_way: dict[int, asyncio.Future[None]] = {}
     numbers = count()
     stop = False
 
     async def client() -> None:
         while not stop:
             number = next(numbers)
-            under_way.add(number)
+            done = under_way[number] = asyncio.get_running_loop().create_future()
             answers.append(await _sent(send, mix(number)))
-            under_way.discard(number)
+            del under_way[number]
+            done.set_result(None)
 
     began = perf_counter()
     async with asyncio.timeout(_PATIENCE + warm_up + seconds), asyncio.TaskGroup() as group:
         for _ in range(clients):
             group.create_task(client())
         await asyncio.sleep(warm_up + seconds)
-        waited_for = set(under_way)
-        while waited_for & under_way:
-            await asyncio.sleep(0.02)
+        await asyncio.gather(*under_way.values())
         stop = True
     return Load(answers=answers, begin=began + warm_up, end=began + warm_up + seconds)
 

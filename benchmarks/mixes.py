@@ -1,4 +1,4 @@
-"""What is asked: the mixes of requests, each a function from a number to a request, the same for every server."""
+"""What is asked: mixes of requests, each a function from a number to a request, the same for all."""
 
 from __future__ import annotations
 

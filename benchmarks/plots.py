@@ -97,7 +97,8 @@ def _bars(title: str, values: dict[str, list[float]], unit: str) -> Figure:
 
 def _batches(model: str, figures: Any) -> Figure:
     figure, axes = _axes()
-    formed = {bound: count for bound, count in figures["batch_rows"].items() if float(bound) <= 128}
+    most = max((float(bound) for bound, count in figures["batch_rows"].items() if count), default=1.0)
+    formed = {bound: count for bound, count in figures["batch_rows"].items() if float(bound) <= most}
     total = sum(formed.values()) or 1.0
     low = 0
     labels = []
@@ -144,7 +145,7 @@ def _overload(figures: Any) -> Figure:
     axes.set_title("Goodput when more is asked than can be done")
     axes.set_xlabel("requests offered, times the capacity")
     axes.set_ylabel("goodput, of the capacity")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="lower left")
     return figure
 
 

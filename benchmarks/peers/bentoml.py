@@ -48,7 +48,7 @@ class BentoML:
         }
         async with HttpClient(port) as client:
             server = PixelsOverHttp(client, "/many", "/readyz", lambda fields: {"requests": [fields]})
-            command = [
+            command: list[str | Path] = [
                 folder / "bin" / "bentoml",
                 "serve",
                 "benchmarks.peers.assets.bentoml_app:WholeService",

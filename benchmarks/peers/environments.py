@@ -22,7 +22,14 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
     if not stamp.is_file() or stamp.read_text("utf-8") != wanted:
         print(f"making an environment for {name} in {folder} ...", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip: list[str | Path] = [
+            folder / "bin" / "python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         subprocess.run([*pip, *requirements, *_SHARED], check=True)
         stamp.write_text(wanted, "utf-8")
     return folder

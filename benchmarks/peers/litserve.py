@@ -42,7 +42,7 @@ class LitServe:
         }
         async with HttpClient(port) as client:
             server = PixelsOverHttp(client, "/predict", "/health")
-            command = [folder / "bin" / "python", app, str(port)]
+            command: list[str | Path] = [folder / "bin" / "python", app, str(port)]
             async with running(command, ready=server.ready, environment=variables):
                 yield server
 

@@ -42,7 +42,7 @@ class MLServer:
                 "parallel_workers": setting.workers,
                 "debug": False,
             }
-            served = {
+            served: dict[str, str | float] = {
                 "name": model,
                 "implementation": "benchmarks.peers.assets.mlserver_model.WholeModel",
             }
@@ -60,7 +60,7 @@ class MLServer:
             }
             async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
                 client = Inference(channel, model)
-                command = [folder / "bin" / "mlserver", "start", root]
+                command: list[str | Path] = [folder / "bin" / "mlserver", "start", root]
                 async with running(command, ready=client.ready, environment=variables, directory=Path(root)):
                     yield client
 

@@ -95,7 +95,7 @@ class Triton:
                 "BENCH_MODEL": model,
                 "BENCH_THREADS": str(setting.threads),
             }
-            command = [
+            command: list[str | Path] = [
                 *("env", "-i", *(f"{key}={value}" for key, value in variables.items())),
                 *(server / "bin" / "tritonserver", f"--model-repository={root}"),
                 *(f"--backend-directory={server / 'backends'}", f"--cache-directory={server / 'caches'}"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from benchmarks.contenders import open_peers
@@ -45,7 +47,7 @@ async def one_pass(plan: Plan, tell: Tell) -> dict[str, Any]:
         atelier = await stack.enter_async_context(
             serve(plan.repository, "--instances", str(plan.cores), "--threads", "1")
         )
-        servers, trials = await open_peers(stack, plan, model, single, _SINGLE_CLIENTS, tell)
+        servers, trials = await open_peers(stack, plan, model, single, _SINGLE_CLIENTS, {}, tell)
 
         async def of_raw() -> dict[str, Any]:
             return {"rows": await asyncio.to_thread(raw.rows_per_second, best, seconds)}
@@ -57,10 +59,10 @@ async def one_pass(plan: Plan, tell: Tell) -> dict[str, Any]:
             return figures(load)
 
         everyone: dict[str, Server] = {"atelier": atelier, **servers}
-        contenders = {"raw": of_raw}
+        contenders: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {"raw": of_raw}
         for name, server in everyone.items():
-            contenders[f"{name} single"] = lambda server=server: of(server, single, _SINGLE_CLIENTS)
-            contenders[f"{name} many"] = lambda server=server: of(server, many, _MANY_CLIENTS)
+            contenders[f"{name} single"] = partial(of, server, single, _SINGLE_CLIENTS)
+            contenders[f"{name} many"] = partial(of, server, many, _MANY_CLIENTS)
         runs = await take_turns(plan.runs, contenders, lambda words: tell(f"{model}, {words}"))
     return {
         "model": model,

@@ -1,16 +1,17 @@
-"""Diffusion, saturated with requests of every kind: U-Net rows a second against the raw loop and the peers."""
+"""Diffusion, saturated with requests of every kind, against the raw loop and the peers."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from benchmarks.contenders import open_peers
 from benchmarks.figures import figures
 from benchmarks.load import closed_loop
 from benchmarks.mixes import mixed
-from benchmarks.peers import Server
+from benchmarks.peers import Server, Setting
 from benchmarks.peers.atelier import batch_rows, serve
 from benchmarks.plan import Plan
 from benchmarks.raw import RawLoop
@@ -25,14 +26,15 @@ _SWEEP_SECONDS = 0.7
 async def saturated(plan: Plan, tell: Tell) -> dict[str, Any]:
     """Figures by model."""
     there = build(scan(plan.repository)).models
+    known: dict[str, Setting] = {}
     return {
-        model: await _saturated(plan, model, tell)
+        model: await _saturated(plan, model, known, tell)
         for model in plan.diffusion
         if model in there and there[model].denoiser
     }
 
 
-async def _saturated(plan: Plan, model: str, tell: Tell) -> dict[str, Any]:
+async def _saturated(plan: Plan, model: str, known: dict[str, Setting], tell: Tell) -> dict[str, Any]:
     graph = build(scan(plan.repository)).models[model].denoiser
     assert graph is not None, "models without a denoiser are left out"
     mix = mixed(model, classes=len(graph.class_labels))
@@ -45,7 +47,7 @@ async def _saturated(plan: Plan, model: str, tell: Tell) -> dict[str, Any]:
         atelier = await stack.enter_async_context(
             serve(plan.repository, "--instances", str(plan.cores), "--threads", "1")
         )
-        servers, trials = await open_peers(stack, plan, model, mix, plan.clients, tell)
+        servers, trials = await open_peers(stack, plan, model, mix, plan.clients, known, tell)
 
         async def of_raw() -> dict[str, Any]:
             return {"rows": await asyncio.to_thread(raw.rows_per_second, best, plan.seconds)}
@@ -57,9 +59,7 @@ async def _saturated(plan: Plan, model: str, tell: Tell) -> dict[str, Any]:
             return figures(load)
 
         everyone: dict[str, Server] = {"atelier": atelier, **servers}
-        contenders = {"raw": of_raw} | {
-            name: lambda server=server: of(server) for name, server in everyone.items()
-        }
+        contenders = {"raw": of_raw} | {name: partial(of, server) for name, server in everyone.items()}
         runs = await take_turns(plan.runs, contenders, lambda words: tell(f"{model}, {words}"))
         formed = batch_rows(atelier.metrics(), graph.graph)
     return {

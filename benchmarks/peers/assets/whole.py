@@ -82,8 +82,12 @@ class Whole:
         seed, steps = int(row[0]), int(row[2])
         class_id = np.full(count, int(row[1]), np.int64)
         if not steps:
-            return one_pass(self._model.drawn, seed=seed, count=count, class_id=class_id)
+            drawn = self._model.drawn
+            assert drawn is not None, "a model of one pass has a graph that draws"
+            return one_pass(drawn, seed=seed, count=count, class_id=class_id)
         graph = self._model.denoiser
+        assert graph is not None, "requests with steps are for models with a denoiser"
+        assert graph.sampling is not None, "a denoiser's manifest says how it is sampled"
         return diffusion(
             graph,
             self._model.graphs.get("decoder"),
@@ -130,8 +134,8 @@ class Whole:
 
     def _pixels(self, sample: NDArray[np.float32]) -> NDArray[np.uint8]:
         low, high = self._model.first.value_range
-        levels = np.rint((sample - low) * (255 / (high - low)))
-        return np.clip(levels, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+        levels = np.clip(np.rint((sample - low) * (255 / (high - low))), 0, 255)
+        return np.asarray(levels.transpose(0, 2, 3, 1), np.uint8)
 
 
 def _parameters(rows: Rows, places: Sequence[int]) -> list[float]:
