@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         "--diffusion",
         default="shapes_unet,digits_unet",
         metavar="MODELS",
-        help="diffusion models; the first is the one that is loaded for probes and overload (default: %(default)s)",
+        help="diffusion models; probes and overload load the first (default: %(default)s)",
     )
     parser.add_argument(
         "--one-pass",

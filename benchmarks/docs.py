@@ -12,25 +12,28 @@ from benchmarks.report import markdown_table, tables, target_rows
 _HEAD = """\
 # Benchmarks
 
-`atelier bench` measures the gateway, raw onnxruntime and other servers on the same ONNX files and the same cores,
-with the client on the same machine. It needs the source tree: `make install`, then
+`atelier bench` measures the gateway, raw onnxruntime and other servers on the same ONNX files and the
+same cores, with the client on the same machine. It needs the source tree: `make install`, then
 
     atelier bench --quick       # everything small and once, without the others: two minutes
     atelier bench --docs        # everything; writes this page
 
-The raw figures are in [benchmarks.json](benchmarks.json). Every figure is the median of {runs} runs in which everyone
-took turns; ratios are taken within a round, and then their median. Machine: {machine}.
+The raw figures are in [benchmarks.json](benchmarks.json). Every figure is the median of {runs} runs in
+which everyone took turns; ratios are taken within a round, and then their median. Machine: {machine}.
 
-- **raw onnxruntime** calls the graph in a loop, at the best of every batch size with one session of all threads, a
-  session of one thread for each core, or both: the limit.
-- **The others** serve the same requests in the way that is natural to them: a request's whole sampling loop inside
-  their model code, with the samplers and the noise of Atelier (the pictures are equal), and their own batcher joining
-  whole requests, of which those with equal parameters are sampled together. Each stands in an environment of its own,
-  at the better of its settings (two workers, with and without batching) in a trial before the runs.
-- **The mix** has every combination of 4 to 50 steps, five samplers, guidance of 1, 2 and 4, and one to four images,
-  in one shuffled order for all. A request counts in a window with the share of its time that lies in it.
-- Answers are raw pixels everywhere. MLServer and Triton are asked over gRPC, LitServe and BentoML over HTTP. In the
-  test of one pass Triton is given the latents and answers with tensors, so it has less to do than the others.
+- **raw onnxruntime** calls the graph in a loop, at the best of every batch size with one session of all
+  threads, a session of one thread for each core, or both: the limit.
+- **The others** serve the same requests in the way that is natural to them: a request's whole sampling
+  loop inside their model code, with the samplers and the noise of Atelier (the pictures are equal), and
+  their own batcher joining whole requests, of which those with equal parameters are sampled together.
+  Each stands in an environment of its own, at the better of its settings (two workers, with and without
+  batching) in a trial before the runs.
+- **The mix** has every combination of 4 to 50 steps, five samplers, guidance of 1, 2 and 4, and one to
+  four images, in one shuffled order for all. A request counts in a window with the share of its time
+  that lies in it.
+- Answers are raw pixels everywhere. MLServer and Triton are asked over gRPC, LitServe and BentoML over
+  HTTP. In the test of one pass Triton is given the latents and answers with tensors, so it has less to
+  do than the others.
 """
 
 

@@ -17,7 +17,9 @@ from benchmarks.scenarios import Tell
 from serving.backends import BACKENDS
 from serving.catalog import build, scan
 from serving.errors import ServingError
-from serving.service import RequestContext, Service, open_service
+from serving.opening import open_service
+from serving.requests import RequestContext
+from serving.service import Service
 from serving.settings import Settings
 
 _BATCH = 8
