@@ -98,7 +98,8 @@ def target_rows(results: Results) -> tuple[list[str], Rows]:
 def show(results: Results, console: Console) -> None:
     """Prints every table."""
     for title, (heading, rows) in {**tables(results), "Targets": target_rows(results)}.items():
-        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+        console.print(f"[bold]{title}")
+        table = Table(box=box.SIMPLE_HEAD)
         for place, name in enumerate(heading):
             table.add_column(name, justify="right" if place else "left")
         for row in rows:
