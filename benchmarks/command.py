@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import platform
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +39,10 @@ def main(arguments: list[str]) -> int:
                 file=sys.stderr,
             )
             return 1
-        asyncio.run(_measure(plan, _command(arguments), given.results, results, console))
+        try:
+            asyncio.run(_measure(plan, _command(arguments), given.results, results, console))
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            return 130
     show({name: each["figures"] for name, each in results.items()}, Console())
     if given.docs:
         from benchmarks.docs import write  # matplotlib takes its time
@@ -50,6 +54,10 @@ def main(arguments: list[str]) -> int:
 
 async def _measure(plan: Plan, command: str, file: Path, results: dict[str, Any], console: Console) -> None:
     """Runs the plan's scenarios; each is saved as soon as it is done."""
+    # Like Ctrl-C: the servers are ended on the way out.
+    task = asyncio.current_task()
+    assert task is not None, "runs in a task"
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     file.parent.mkdir(parents=True, exist_ok=True)
     for name in plan.scenarios:
         with console.status(name) as status:
