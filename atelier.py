@@ -14,11 +14,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("serving.client.command:generate", "ask a gateway for images"),
     "translate": ("serving.client.command:translate", "ask a gateway to translate an image"),
     "demo": ("serving.demo:main", "serve a repository and draw a picture of everything in it"),
+    "bench": ("benchmarks.command:main", "measure the gateway, the raw runtime and other servers"),
     "pipeline": ("export.pipeline:main", "train, export, serve and draw small models of all families"),
 }
 
 # Which extra holds what a subcommand needs, for the message that says what to install.
-EXTRAS = {"training": "training", "export": "export", "serving": "serving"}
+EXTRAS = {"training": "training", "export": "export", "serving": "serving", "benchmarks": "dev"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         command = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
+        if error.name == "benchmarks":
+            print(
+                "atelier bench: the benchmark is not part of the installed package; in a checkout of the "
+                "source: make install, then .venv/bin/atelier bench",
+                file=sys.stderr,
+            )
+            return 2
         if error.name is None or error.name.partition(".")[0] in EXTRAS:
             raise
         extra = EXTRAS[module.partition(".")[0]]

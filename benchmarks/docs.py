@@ -1,0 +1,81 @@
+"""`docs/benchmarks.md` and its plots, out of the raw figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.plots import draw
+from benchmarks.report import markdown_table, tables, target_rows
+
+_HEAD = """\
+# Benchmarks
+
+`atelier bench` measures the gateway, raw onnxruntime and other servers on the same ONNX files and the
+same cores, with the client on the same machine. It needs the source tree: `make install`, then
+
+    atelier bench --quick       # everything small and once, without the others: two minutes
+    atelier bench --docs        # everything; writes this page
+
+The raw figures are in [benchmarks.json](benchmarks.json). Every figure is the median of {runs} runs in
+which everyone took turns; ratios are taken within a round, and then their median. Machine: {machine}.
+
+- **raw onnxruntime** calls the graph in a loop, at the best of every batch size with one session of all
+  threads, a session of one thread for each core, or both: the limit.
+- **The others** serve the same requests in the way that is natural to them: a request's whole sampling
+  loop inside their model code, with the samplers and the noise of Atelier (the pictures are equal), and
+  their own batcher joining whole requests, of which those with equal parameters are sampled together.
+  Each stands in an environment of its own, at the better of its settings (two workers, with and without
+  batching) in a trial before the runs.
+- **The mix** has every combination of 4 to 50 steps, five samplers, guidance of 1, 2 and 4, and one to
+  four images, in one shuffled order for all. A request counts in a window with the share of its time
+  that lies in it.
+- Answers are raw pixels everywhere. MLServer and Triton are asked over gRPC, LitServe and BentoML over
+  HTTP. In the test of one pass Triton is given the latents and answers with tensors, so it has less to
+  do than the others.
+"""
+
+
+def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Writes the page, the raw figures and the plots; returns their paths."""
+    import json
+
+    figures = {name: each["figures"] for name, each in results.items()}
+    plots = draw(figures, folder / "benchmarks")
+    any_one = next(iter(results.values()))
+    parts = [_HEAD.format(runs=max(each["runs"] for each in results.values()), machine=any_one["machine"])]
+    parts.append("## Targets\n\n" + markdown_table(*target_rows(figures)))
+    for name, each in results.items():
+        shown = tables({name: each["figures"]})
+        if not shown:
+            continue
+        parts.append(f"## {name.replace('_', ' ').capitalize()}\n\n    {each['command']}")
+        parts += [f"**{title}**\n\n{markdown_table(*table)}" for title, table in shown.items()]
+        parts += [
+            f"![{plot.stem}](benchmarks/{plot.name})" for plot in plots if _of(name, plot, each["figures"])
+        ]
+        parts += _settings(each["figures"])
+    page, raw = folder / "benchmarks.md", folder / "benchmarks.json"
+    page.write_text("\n\n".join(part.strip("\n") for part in parts) + "\n", "utf-8")
+    raw.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    return [page, raw, *plots]
+
+
+def _of(scenario: str, plot: Path, figures: Any) -> bool:
+    if scenario == "saturated":
+        return any(plot.name.startswith(f"{model}-") for model in figures)
+    return plot.stem == scenario.replace("_", "-")
+
+
+def _settings(figures: Any) -> list[str]:
+    """What the peers and the raw loop were set to."""
+    each = figures.values() if "runs" not in figures else [figures]
+    lines = []
+    for one in each:
+        if isinstance(one, dict) and "best" in one:
+            lines.append(f"- raw onnxruntime: {one['best']}")
+            lines += [
+                f"- {peer}: {trial.get('best', 'did not start')}" for peer, trial in one["settings"].items()
+            ]
+    return ["Settings:\n\n" + "\n".join(lines)] if lines else []

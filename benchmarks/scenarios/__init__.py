@@ -1,0 +1,18 @@
+"""What is measured: one scenario a file, each a coroutine from a plan to figures that JSON can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+SCENARIOS: dict[str, str] = {
+    "overhead": "benchmarks.scenarios.overhead:overhead",
+    "step_loop": "benchmarks.scenarios.step_loop:step_loop",
+    "saturated": "benchmarks.scenarios.saturated:saturated",
+    "one_pass": "benchmarks.scenarios.one_pass:one_pass",
+    "probes": "benchmarks.scenarios.probes:probes",
+    "overload": "benchmarks.scenarios.overload:overload",
+}
+"""Scenarios by name, as import strings that are resolved on use."""
+
+Tell = Callable[[str], None]
+"""Says what is going on."""

@@ -1,0 +1,47 @@
+"""What the gateway adds to a call: a single image, asked over gRPC with nothing else going on."""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from typing import Any
+
+from benchmarks.mixes import Ask
+from benchmarks.peers.atelier import serve
+from benchmarks.plan import Plan
+from benchmarks.raw import RawLoop
+from benchmarks.scenarios import Tell
+from benchmarks.summary import percentile
+from serving.catalog import build, scan
+
+_REQUESTS = 200
+
+
+async def overhead(plan: Plan, tell: Tell) -> dict[str, Any]:
+    """Latency of requests and of raw calls, in seconds, taking turns."""
+    models = build(scan(plan.repository)).models
+    model = next((name for name in plan.one_pass if name in models), None)
+    if model is None:
+        return {}
+    graph = models[model].drawn
+    assert graph is not None, "a model of one pass has a graph that draws"
+    raw = RawLoop(plan.repository, graph)
+    runs = []
+    async with serve(plan.repository) as atelier:
+        for run in range(plan.runs):
+            tell(f"overhead of {model}, run {run + 1} of {plan.runs}")
+            times = []
+            for seed in range(_REQUESTS):
+                began = perf_counter()
+                await atelier.send(Ask(model=model, seed=seed, class_id=0))
+                times.append(perf_counter() - began)
+            calls = await asyncio.to_thread(raw.seconds_per_call, 1, _REQUESTS)
+            runs.append(
+                {
+                    "request_p50": percentile(times, 50),
+                    "request_p95": percentile(times, 95),
+                    "call_p50": percentile(calls, 50),
+                    "overhead_p50": percentile(times, 50) - percentile(calls, 50),
+                }
+            )
+    return {"model": model, "runs": runs}

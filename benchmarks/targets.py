@@ -1,0 +1,177 @@
+"""What Atelier must reach, and whether a set of results does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.summary import middle
+
+Results = Mapping[str, Any]
+"""Figures of each scenario by its name, as JSON holds them."""
+
+# Flat: what Python's allocator may keep of a burst, and nothing like the requests that were refused.
+_FLAT_BYTES = 16 * 2**20
+_SINGLE_RATIO = {"mlserver": 2.0, "litserve": 2.0, "bentoml": 2.0, "triton": 0.5}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One line of the list."""
+
+    what: str
+    """What is measured."""
+    value: float
+    """The median of its runs."""
+    bound: float
+    """What it is held against."""
+    at_least: bool
+    """Whether the bound is the least value; else it is the greatest."""
+    unit: str
+    """Of both."""
+    scenario: str
+    """Where it was measured."""
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is reached."""
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+
+def targets(results: Results) -> list[Target]:
+    """Every target that the results say something about."""
+    judges: Mapping[str, Callable[[Any], Iterator[Target]]] = {
+        "saturated": _saturated,
+        "one_pass": _one_pass,
+        "probes": _probes,
+        "overhead": _overhead,
+        "overload": _overload,
+        "step_loop": _step_loop,
+    }
+    return [target for name, judge in judges.items() if results.get(name) for target in judge(results[name])]
+
+
+def ratio(one: list[dict[str, Any]], other: list[dict[str, Any]], key: str, other_key: str = "") -> float:
+    """The median of the ratios, each within one round of runs."""
+    pairs = zip(one, other, strict=True)
+    return middle([a[key] / b[other_key or key] for a, b in pairs if b[other_key or key]])
+
+
+def _saturated(figures: Any) -> Iterator[Target]:
+    for model, each in figures.items():
+        runs = each["runs"]
+        yield _least(
+            f"{model}, saturated and mixed: U-Net rows a second, of raw onnxruntime's best",
+            ratio(runs["atelier"], runs["raw"], "rows"),
+            0.95,
+            "×",
+            "saturated",
+        )
+        for peer in runs.keys() - {"atelier", "raw"}:
+            yield _least(
+                f"{model}: images a second, of {peer}'s",
+                ratio(runs["atelier"], runs[peer], "images"),
+                1.1,
+                "×",
+                "saturated",
+            )
+            yield _least(
+                f"{model}: p95 of short requests, {peer}'s over Atelier's",
+                ratio(runs[peer], runs["atelier"], "short_p95"),
+                3.0,
+                "×",
+                "saturated",
+            )
+
+
+def _one_pass(figures: Any) -> Iterator[Target]:
+    model, runs = figures["model"], figures["runs"]
+    yield _least(
+        f"{model}: images a second in requests of 16, of raw onnxruntime's best",
+        ratio(runs["atelier many"], runs["raw"], "images", "rows"),
+        0.90,
+        "×",
+        "one_pass",
+    )
+    for peer, bound in _SINGLE_RATIO.items():
+        if f"{peer} single" in runs:
+            yield _least(
+                f"{model}: single images a second at 32 clients, of {peer}'s",
+                ratio(runs["atelier single"], runs[f"{peer} single"], "images"),
+                bound,
+                "×",
+                "one_pass",
+            )
+
+
+def _probes(figures: Any) -> Iterator[Target]:
+    runs = figures["runs"]
+    for kind in runs[0]["kinds"]:
+        within = [run["kinds"][kind]["alone_p50"] + 3 * run["call"] for run in runs]
+        yield Target(
+            what=f"{kind} in a load of 50 steps: p95, against its own time and three calls",
+            value=1000 * middle([run["kinds"][kind]["p95"] for run in runs]),
+            bound=1000 * middle(within),
+            at_least=False,
+            unit="ms",
+            scenario="probes",
+        )
+
+
+def _overhead(figures: Any) -> Iterator[Target]:
+    yield Target(
+        what=f"{figures['model']}: p50 of an unloaded request over the raw call",
+        value=1000 * middle([run["overhead_p50"] for run in figures["runs"]]),
+        bound=1.5,
+        at_least=False,
+        unit="ms",
+        scenario="overhead",
+    )
+
+
+def _overload(figures: Any) -> Iterator[Target]:
+    runs = figures["runs"]
+    worst = [run["offered"][-1] for run in runs]
+    times = worst[0]["times"]
+    yield _least(
+        f"goodput at {times:g} times the capacity, of the capacity",
+        middle([last["goodput"] / run["capacity"] for last, run in zip(worst, runs, strict=True)]),
+        0.9,
+        "×",
+        "overload",
+    )
+    refusals = [last["refusal_p99"] for last in worst if last["refused"]]
+    if refusals:
+        yield Target(
+            what=f"refusals at {times:g} times the capacity: p99",
+            value=1000 * middle(refusals),
+            bound=50.0,
+            at_least=False,
+            unit="ms",
+            scenario="overload",
+        )
+    yield Target(
+        what=f"memory grown at {times:g} times the capacity",
+        value=middle([last["memory_grown"] for last in worst]) / 2**20,
+        bound=_FLAT_BYTES / 2**20,
+        at_least=False,
+        unit="MiB",
+        scenario="overload",
+    )
+
+
+def _step_loop(figures: Any) -> Iterator[Target]:
+    for model, runs in figures.items():
+        yield Target(
+            what=f"{model}: the step loop's own CPU time, of the call's, per row and step",
+            value=100 * middle([run["share"] for run in runs]),
+            bound=5.0,
+            at_least=False,
+            unit="%",
+            scenario="step_loop",
+        )
+
+
+def _least(what: str, value: float, bound: float, unit: str, scenario: str) -> Target:
+    return Target(what=what, value=value, bound=bound, at_least=True, unit=unit, scenario=scenario)

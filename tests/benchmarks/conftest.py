@@ -1,0 +1,16 @@
+"""The tiny models of the gateway's tests."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+
+import tiny_graphs
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with a model of every kind. Not to be written to."""
+    return tiny_graphs.publish_all(tmp_path_factory.mktemp("repository"))

@@ -1,0 +1,28 @@
+import pytest
+
+from benchmarks.targets import ratio, targets
+
+
+def overload(goodput: float, refusal: float) -> dict[str, object]:
+    last = {"times": 3.0, "goodput": goodput, "refused": 9, "refusal_p99": refusal, "memory_grown": 0}
+    return {"runs": [{"capacity": 10.0, "offered": [last]}]}
+
+
+def test_ratios_are_taken_within_a_round():
+    one = [{"rows": 1.0}, {"rows": 20.0}, {"rows": 300.0}]
+    other = [{"rows": 2.0}, {"rows": 20.0}, {"rows": 200.0}]
+    assert ratio(one, other, "rows") == pytest.approx(1.0)
+
+
+def test_a_target_is_reached_from_its_own_side():
+    good, refusal, memory = targets({"overload": overload(9.5, 0.02)})
+    assert good.met
+    assert refusal.met
+    assert memory.met
+    good, refusal, _ = targets({"overload": overload(8.5, 0.08)})
+    assert not good.met
+    assert not refusal.met
+
+
+def test_without_figures_there_is_nothing_to_reach():
+    assert targets({}) == []
