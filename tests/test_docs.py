@@ -1,6 +1,8 @@
 """The code in the docs is run as it stands there."""
 
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -65,3 +67,31 @@ def test_every_link_to_a_file_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)", prose):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_every_example_of_the_api_gets_an_answer(tmp_path):
+    from serving.client.gateway import gateway
+
+    page = (DOCS / "api.md").read_text()
+    with gateway(ROOT / "model_repository") as running:
+        here = {
+            "http://127.0.0.1:8080": running.http_address,
+            "127.0.0.1:8081": running.grpc_address,
+            "Client()": f'Client("{running.grpc_address}")',
+        }
+        for language, block in re.findall(r"```(sh|python)\n(.*?)```", page, re.DOTALL):
+            if "make demo" in block or "grpcurl" in block:
+                continue
+            for written, meant in here.items():
+                block = block.replace(written, meant)
+            program = ["bash", "-ec"] if language == "sh" else [sys.executable, "-c"]
+            environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+            ended = subprocess.run(
+                [*program, block], cwd=tmp_path, env=environment, capture_output=True, text=True
+            )
+            assert ended.returncode == 0, block + ended.stderr
+            refused = '"error":' in ended.stdout
+            assert refused == ("eleven" in block), block + ended.stdout[:500]
+    for picture in tmp_path.iterdir():
+        assert not picture.read_bytes().startswith(b"{"), f"{picture.name}: {picture.read_text()}"
