@@ -31,6 +31,7 @@ GAP = 6
 TITLE = 30
 """Pixels above a row, for its title."""
 SEED = 7
+COLOURS = ("#eb3434", "#fcdc3c", "#32be50", "#3264fa", "#fa8cc8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,11 +142,8 @@ def _generated(
 
 
 def _translated(client: Client, about: Any, drawn: dict[str, Sequence[Image.Image]]) -> list[Strip]:
-    """A generator's pictures, carried to the other domain and back."""
-    source = _source(about, drawn)
-    if source is None:
-        return []
-    name, images = source
+    """A generator's pictures, or drawn ones, carried to the other domain and back."""
+    name, images = _source(about, drawn)
     start = _domain_of(about, name)
     there = about.directions[start]
     carried = client.translate(about.name, images, direction=there)
@@ -161,10 +159,28 @@ def _translated(client: Client, about: Any, drawn: dict[str, Sequence[Image.Imag
     return strips
 
 
-def _source(about: Any, drawn: dict[str, Sequence[Image.Image]]) -> tuple[str, Sequence[Image.Image]] | None:
-    """Pictures of the generator with the same first word in its name: shapes_unet for shapes_cyclegan."""
+def _source(about: Any, drawn: dict[str, Sequence[Image.Image]]) -> tuple[str, Sequence[Image.Image]]:
+    """Pictures of the generator with the same first word in its name (shapes_unet for shapes_cyclegan), else
+    some that are drawn here."""
     family = about.name.partition("_")[0]
-    return next(((name, images) for name, images in drawn.items() if name.partition("_")[0] == family), None)
+    mine = ((name, images) for name, images in drawn.items() if name.partition("_")[0] == family)
+    return next(mine, ("drawn shapes", _drawn_shapes()))
+
+
+def _drawn_shapes(side: int = 32) -> list[Image.Image]:
+    """Coloured discs, squares and triangles on a dark ground, for translators that no generator feeds."""
+    pictures = []
+    for index in range(PICTURES):
+        picture = Image.new("RGB", (side * 4, side * 4), (24, 26, 36))
+        draw = ImageDraw.Draw(picture)
+        colour = COLOURS[index % len(COLOURS)]
+        sides = (0, 4, 3)[index % 3]
+        if sides:
+            draw.regular_polygon((side * 2, side * 2, side * 1.3), sides, rotation=9 * index, fill=colour)
+        else:
+            draw.ellipse((side, side, side * 3, side * 3), fill=colour)
+        pictures.append(picture.resize((side, side), Image.Resampling.LANCZOS))
+    return pictures
 
 
 def _domain_of(about: Any, generator: str) -> int:
