@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from serving.access import ANYBODY, LOCAL, is_local
 from serving.errors import Code, ServingError
 from serving.methods import METHODS, SERVICE, Method
 from serving.ports import PortError, address, listen
@@ -135,13 +136,21 @@ def _handler(service: Service, method: Method) -> grpc.RpcMethodHandler[Any, Any
 def _request_context(context: Any) -> RequestContext:
     remaining = context.time_remaining()
     metadata = dict(context.invocation_metadata() or ())
+    peer = _peer(context)
     return RequestContext(
         deadline=None if remaining is None else time.monotonic() + remaining,
         request_id=metadata.get("x-request-id") or secrets.token_hex(8),
-        client=re.sub(r":\d+$", "", unquote(context.peer())),
+        client=peer,
         transport="grpc",
         priority=metadata.get("x-atelier-priority", "interactive"),
+        caller=LOCAL if is_local(peer) and "x-forwarded-for" not in metadata else ANYBODY,
     )
+
+
+def _peer(context: Any) -> str:
+    """Address of the peer without its port; empty for a socket of the file system."""
+    kind, _, rest = unquote(context.peer()).partition(":")
+    return re.sub(r":\d+$", "", rest).strip("[]") if kind in ("ipv4", "ipv6") else ""
 
 
 async def _abort(context: Any, asked: RequestContext, method: Method, error: Exception) -> None:

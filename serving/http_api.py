@@ -25,6 +25,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from serving import openapi
+from serving.access import ANYBODY, LOCAL, Caller, came_straight, is_local
 from serving.errors import Code, ServingError, invalid, not_found, one_of
 from serving.http_messages import PICTURES, MediaTypeError, picture_type, read_request, to_json
 from serving.methods import BY_VERB, Method
@@ -41,6 +42,7 @@ NotReady = Callable[[], str | None]
 
 _WEB = Path(__file__).parent / "web"
 _OFF_LOOP_BYTES = 65_536  # bodies beyond this are parsed and rendered in a thread
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -215,7 +217,16 @@ def _request_context(request: Request) -> RequestContext:
         client=request.client.host if request.client else "",
         transport="http",
         priority=request.headers.get("x-atelier-priority", "interactive"),
+        caller=_caller(request),
     )
+
+
+def _caller(request: Request) -> Caller:
+    headers = request.headers
+    straight = came_straight(
+        headers.get("host", ""), headers.get("origin", ""), (headers.get(name, "") for name in _FORWARDED)
+    )
+    return LOCAL if straight and is_local(request.client.host if request.client else "") else ANYBODY
 
 
 async def _read_body(request: Request, limit: int) -> bytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from serving.access import ADMIN, ANYBODY, Caller
 from serving.errors import Code, ServingError, invalid, one_of
 from serving.metrics import Metrics
 
@@ -29,11 +30,18 @@ class RequestContext:
     request_id: str = ""
     """Name of the request in logs."""
     client: str = ""
-    """Who asks, for fairness between clients: the peer's address without its port."""
+    """Who asks, for fairness between clients: the name of their key, else the peer's address without its
+    port."""
     transport: str = ""
     """`grpc` or `http`, for logs."""
     priority: str = "interactive"
     """One of `PRIORITIES`, from the client's `x-atelier-priority`."""
+    caller: Caller = ANYBODY
+    """Who asks, and what they may."""
+
+    def require_admin(self) -> None:
+        """Raises PERMISSION_DENIED, with the remedy, unless the caller may change the gateway."""
+        self.caller.require(ADMIN)
 
 
 class Requests:
