@@ -11,6 +11,7 @@ from serving.backends import Backend
 from serving.catalog import Catalog, PublicModel
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
+from serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,9 @@ Graph = tuple[str, int]
 class Loading:
     """Loads every version of every model, the newest first, and keeps account of it."""
 
-    def __init__(self, backend: Backend, catalog: Catalog) -> None:
+    def __init__(self, backend: Backend, catalog: Catalog, metrics: Metrics) -> None:
         self._backend = backend
+        self._metrics = metrics
         self._catalog = catalog
         self._problems: dict[Graph, ServingError] = {}
         self._newest = {
@@ -115,7 +117,8 @@ class Loading:
 
     async def _load_one(self, graph: str, version: int) -> None:
         try:
-            await self._backend.load(graph, version)
+            with self._metrics.loading(graph, version):
+                await self._backend.load(graph, version)
         except ServingError as error:
             log.error("%s version %d is not served: %s", graph, version, error.message)
             self._problems[graph, version] = error

@@ -250,6 +250,7 @@ class Service:
         model.require(task)
         version = model.version(asked, self._loading.ready_versions(model))
         self._loading.require(model, version)
+        self._requests.resolved(task, version)
         return model, version
 
     def _describe(self, model: PublicModel) -> pb.Model:

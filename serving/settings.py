@@ -73,6 +73,8 @@ class Settings(BaseModel):
     """Seconds that requests under way are given when the gateway stops."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines of the log: text for people, json for collectors."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import math
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from time import monotonic
 
 import numpy as np
@@ -20,6 +22,7 @@ from serving.calls import Call, Tensors
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
 from serving.metrics import Metrics
+from serving.tracing import begin_step, call_span, end_step, exemplar, leave_queue
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +70,8 @@ class Engine:
             raise ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again elsewhere")
         lane = self._lane(call, ticket.version)
         future: asyncio.Future[Tensors] = asyncio.get_running_loop().create_future()
-        entry = Entry(inputs=call.inputs, rows=call.rows, ticket=ticket, future=future)
+        step = begin_step(call.graph, call.rows)
+        entry = Entry(inputs=call.inputs, rows=call.rows, ticket=ticket, future=future, step=step)
         self._waiting[lane] = None
         lane.put(entry)
         self._dispatch_soon()
@@ -75,6 +79,7 @@ class Engine:
             return await future
         finally:
             lane.withdraw(entry)
+            end_step(step)
 
     def slots(self) -> int:
         """Calls that run at a time."""
@@ -158,7 +163,8 @@ class Engine:
         """Dispatches when all that were woken together have put in their next call: so they stay together."""
         if not self._dispatch_due:
             self._dispatch_due = True
-            asyncio.get_running_loop().call_soon(self._dispatch)
+            # In no request's context: what is dispatched is everybody's.
+            asyncio.get_running_loop().call_soon(self._dispatch, context=contextvars.Context())
 
     def _dispatch(self) -> None:
         self._dispatch_due = False
@@ -207,9 +213,10 @@ class Engine:
         inputs, buffers = lane.join(parts)
         started = monotonic()
         try:
-            outputs = await self._backend.infer(lane.graph, lane.version, inputs)
+            with self._call_span(lane, parts):
+                outputs = await self._backend.infer(lane.graph, lane.version, inputs)
         except Exception as error:
-            self._metrics.call_failures.labels(lane.graph).inc()
+            self._metrics.graph(lane.graph).call_failures.inc()
             for part in parts:
                 part.entry.fail(_failure(error, lane))
             if not isinstance(error, ServingError):
@@ -224,6 +231,13 @@ class Engine:
             self._running[lane.graph] -= 1
             self._forget_if_idle(lane)
             self._go_on(parts)
+
+    def _call_span(self, lane: Lane, parts: list[Part]) -> AbstractContextManager[None]:
+        for part in parts:
+            if part.start == 0:
+                leave_queue(part.entry.step, lane.graph, part.entry.waited)
+        rows = sum(part.rows for part in parts)
+        return call_span(lane.graph, lane.version, rows, [part.entry.step for part in parts])
 
     def _go_on(self, parts: list[Part]) -> None:
         """Gives the instance its next batch.
@@ -249,20 +263,23 @@ class Engine:
     def _observe(self, lane: Lane, parts: list[Part], seconds: float) -> None:
         rows = sum(part.rows for part in parts)
         lane.cost.observe(max(rows, lane.min_rows), seconds)
-        self._metrics.call_seconds.labels(lane.graph).observe(seconds)
-        self._metrics.batch_rows.labels(lane.graph).observe(rows)
-        self._metrics.rows.labels(lane.graph).inc(rows)
+        metrics = self._metrics.graph(lane.graph)
+        metrics.call_seconds.observe(seconds, exemplar(parts[0].entry.step))
+        metrics.batch_rows.observe(rows)
+        metrics.rows.inc(rows)
+        if rows < lane.min_rows:
+            metrics.rows_padded.inc(lane.min_rows - rows)
         for part in parts:
             if part.start == 0:
-                wait = part.entry.started - part.entry.submitted
-                self._metrics.queue_seconds.labels(lane.graph).observe(wait)
+                metrics.steps.inc()
+                metrics.queue_seconds.observe(part.entry.waited, exemplar(part.entry.step))
 
     def _distribute(self, lane: Lane, parts: list[Part], outputs: Tensors) -> None:
         now = monotonic()
         at = 0
         for part in parts:
             if part.entry.future.done():
-                self._metrics.rows_in_vain.labels(lane.graph).inc(part.rows)
+                self._metrics.graph(lane.graph).rows_in_vain.inc(part.rows)
             else:
                 rows = {name: array[at : at + part.rows] for name, array in outputs.items()}
                 part.entry.ticket.rows[lane.graph] += part.rows
