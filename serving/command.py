@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -14,8 +15,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
+from serving import logs
 from serving.errors import ServingError
 from serving.grpc_api import GrpcServer
 from serving.http_api import create_app, create_metrics_app
@@ -24,6 +26,7 @@ from serving.opening import open_service
 from serving.ports import PortError, address, listen
 from serving.service import Service
 from serving.settings import Settings, SettingsError, describe, flags, load_settings
+from serving.telemetry import open_tracer
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +53,7 @@ def main(arguments: list[str]) -> int:
             "`atelier export`",
             _FAILED,
         )
-    _log_to_stderr(resolved.settings.log_level)
+    logs.configure(resolved.settings.log_level, resolved.settings.log_format)
     try:
         return asyncio.run(serve(resolved.settings, say=partial(print, flush=True)))
     except (ServingError, PortError) as error:
@@ -67,10 +70,13 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> int:
     """
     started = time.monotonic()
     stopping = _stop_signal()
+    # A timestamp for each series would double what is scraped.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     with contextlib.ExitStack() as listeners:
         async with contextlib.AsyncExitStack() as opened:
-            service = await opened.enter_async_context(open_service(settings, registry))
+            tracer = await opened.enter_async_context(open_tracer(os.environ))
+            service = await opened.enter_async_context(open_service(settings, registry, tracer))
 
             def not_ready() -> str | None:
                 return "the gateway is stopping" if stopping.is_set() else service.not_ready_reason()
@@ -117,12 +123,6 @@ def _parser() -> argparse.ArgumentParser:
 def _complain(error: object, status: int) -> int:
     print(f"atelier serve: {error}", file=sys.stderr)
     return status
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
 
 
 def _stop_signal() -> asyncio.Event:

@@ -121,9 +121,7 @@ class Metrics:
             buckets=_ROWS,
             registry=registry,
         )
-        self.rows = Counter(
-            "atelier_rows", "Rows computed, padding left out.", _GRAPH, registry=registry
-        )
+        self.rows = Counter("atelier_rows", "Rows computed, padding left out.", _GRAPH, registry=registry)
         self.rows_padded = Counter(
             "atelier_rows_padded",
             "Rows computed to fill a batch up to the least size of the graph.",
@@ -230,7 +228,9 @@ class Metrics:
             self._graphs.pop(graph, None)
         labels = (graph, str(version))
         began = monotonic()
-        failures = self.graph_load_failures.labels(*labels)  # there from the first load on, so that it can rise
+        failures = self.graph_load_failures.labels(
+            *labels
+        )  # there from the first load on, so that it can rise
         try:
             yield
         except Exception:

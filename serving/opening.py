@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
 
 from serving.backends import BACKENDS, Backend
@@ -17,6 +18,8 @@ from serving.batching.run import Runner
 from serving.cache import ResultCache
 from serving.catalog import build
 from serving.drawing import Drawing
+from serving.event_loop import watch_event_loop
+from serving.gpu import GpuCollector
 from serving.loading import Loading
 from serving.metrics import Metrics
 from serving.picture_pool import PicturePool
@@ -24,13 +27,16 @@ from serving.requests import Requests
 from serving.resolve import resolve
 from serving.service import Service
 from serving.settings import Settings
+from serving.state_metrics import StateCollector
 
 log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def open_service(settings: Settings, registry: CollectorRegistry) -> AsyncIterator[Service]:
-    """A service on the repository of `settings`, its metrics in `registry`.
+async def open_service(
+    settings: Settings, registry: CollectorRegistry, tracer: Tracer | None = None
+) -> AsyncIterator[Service]:
+    """A service on the repository of `settings`, its metrics in `registry`, its requests traced if at all.
 
     Yields as soon as the repository is read, so that transports can say why they are not ready; models load
     meanwhile. On leaving, nothing new is begun, requests under way are given the grace that the settings
@@ -38,9 +44,10 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
     """
     metrics = Metrics(registry)
     backend: Backend = resolve(BACKENDS, settings.backend, "backend").from_settings(settings)
-    pictures = PicturePool(settings.picture_threads)
+    pictures = PicturePool(settings.picture_threads, metrics)
     try:
         catalog = build(await backend.index())
+        metrics.keep(catalog)
         for name, reason in catalog.refused.items():
             log.error("%s is not served: %s", name, reason)
         engine = Engine(backend, catalog.manifests, max_batch_bytes=settings.max_batch_bytes, metrics=metrics)
@@ -48,13 +55,26 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
             max_rows=settings.max_pending_rows,
             max_bytes=settings.max_pending_bytes,
             slots=engine.slots,
+            backlog=engine.backlog,
             metrics=metrics,
         )
         runner = Runner(engine, admission)
         requests = Requests(
             models=catalog.models, default_deadline=settings.default_deadline, metrics=metrics
         )
-        loading = Loading(backend, catalog)
+        loading = Loading(backend, catalog, metrics)
+        registry.register(
+            StateCollector(
+                catalog=lambda: catalog,
+                backend=backend,
+                not_ready_reason=loading.not_ready_reason,
+                backlog_seconds=lambda: engine.backlog.seconds,
+            )
+        )
+        gpus = GpuCollector()
+        registry.register(gpus)
+        gpus.start()
+        watch = asyncio.create_task(watch_event_loop(metrics))
         load = asyncio.create_task(_load(loading, engine))
         try:
             yield Service(
@@ -70,11 +90,14 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
                     metrics=metrics,
                 ),
                 pictures=pictures,
+                tracer=tracer,
             )
         finally:
             await requests.close(settings.shutdown_grace)
+            gpus.stop()
             load.cancel()
-            await asyncio.gather(load, return_exceptions=True)
+            watch.cancel()
+            await asyncio.gather(load, watch, return_exceptions=True)
             await engine.close()
     finally:
         await backend.close()

@@ -11,8 +11,10 @@ from time import monotonic
 from typing import Any
 
 from serving.access import ADMIN, ANYBODY, Caller
+from serving.batching.ticket import Ticket, Work
 from serving.errors import Code, ServingError, invalid, one_of
 from serving.logs import request_id
+from serving.manifest import Manifest
 from serving.metrics import Metrics
 from serving.tracing import current, describe_request, end_request, exemplar
 
@@ -129,9 +131,9 @@ class Requests:
 
     def resolved(self, task: str, version: int) -> None:
         """Says of the current request what it asks of its model, and of which version."""
-        current_task = asyncio.current_task()
-        if current_task in self._tasks:
-            self._tasks[current_task] = _Resolved(task=task, version=str(version))
+        running = asyncio.current_task()
+        if running is not None and running in self._tasks:
+            self._tasks[running] = _Resolved(task=task, version=str(version))
             describe_request(task=task, version=str(version))
 
     async def close(self, grace: float) -> None:
@@ -146,3 +148,19 @@ class Requests:
             if late:
                 log.warning("%d requests were cut off when the gateway stopped", len(late))
                 await asyncio.wait(late)
+
+
+def new_ticket(
+    context: RequestContext, version: int, deadline: float, graph: Manifest | None = None, rows: int = 0
+) -> Ticket:
+    """The ticket of a request, which calls one graph once unless its work is said later.
+
+    What a client sends with one priority shares alike, and apart from what it sends with another.
+    """
+    return Ticket(
+        version=version,
+        deadline=deadline,
+        client=f"{context.client} {context.priority}",
+        weight=PRIORITIES[context.priority],
+        work=() if graph is None else (Work(graph=graph.graph, rows=rows),),
+    )

@@ -13,6 +13,7 @@ from serving.catalog import Catalog
 READY = "atelier_ready"
 SLOTS = "atelier_slots"
 MODELS_REFUSED = "atelier_models_refused"
+BACKLOG = "atelier_backlog_seconds"
 GRAPH_READY = "atelier_graph_ready"
 GRAPH_INSTANCES = "atelier_graph_instances"
 
@@ -27,13 +28,16 @@ class StateCollector:
     """What computes."""
     not_ready_reason: Callable[[], str | None]
     """Why the gateway is not ready."""
+    backlog_seconds: Callable[[], float]
+    """Compute time that the requests under way are still expected to take."""
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges, as they are now."""
         catalog = self.catalog()
-        ready, slots, refused, graph_ready, instances = self.describe()
+        ready, slots, backlog, refused, graph_ready, instances = self.describe()
         ready.add_metric([], float(self.not_ready_reason() is None))
         slots.add_metric([], self.backend.slots())
+        backlog.add_metric([], self.backlog_seconds())
         refused.add_metric([], len(catalog.refused))
         for name, model in catalog.models.items():
             for manifest in model.graphs.values():
@@ -41,7 +45,7 @@ class StateCollector:
                 for version in model.versions:
                     up = self.backend.ready(manifest.graph, version)
                     graph_ready.add_metric([name, manifest.graph, str(version)], float(up))
-        yield from (ready, slots, refused, graph_ready, instances)
+        yield from (ready, slots, backlog, refused, graph_ready, instances)
 
     @staticmethod
     def describe() -> list[GaugeMetricFamily]:
@@ -50,6 +54,10 @@ class StateCollector:
             GaugeMetricFamily(READY, "1 while the gateway is ready, as /readyz says."),
             GaugeMetricFamily(SLOTS, "Calls to all graphs together that run at a time."),
             GaugeMetricFamily(
+                BACKLOG,
+                "Compute time that the requests under way are still expected to take, at the measured cost.",
+            ),
+            GaugeMetricFamily(
                 MODELS_REFUSED, "Models, graphs or versions of the repository that cannot be served."
             ),
             GaugeMetricFamily(
@@ -57,7 +65,5 @@ class StateCollector:
                 "1 where a version of a graph is loaded, 0 where it is not.",
                 labels=["model", "graph", "version"],
             ),
-            GaugeMetricFamily(
-                GRAPH_INSTANCES, "Calls to the graph that run at a time.", labels=["graph"]
-            ),
+            GaugeMetricFamily(GRAPH_INSTANCES, "Calls to the graph that run at a time.", labels=["graph"]),
         ]

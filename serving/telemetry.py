@@ -18,7 +18,7 @@ _LAST_SPANS_MILLISECONDS = 2000
 
 
 def wanted(environment: Mapping[str, str]) -> bool:
-    """Whether spans are to be sent: an endpoint or exporter is named, and OpenTelemetry is not switched off."""
+    """Whether spans are to be sent: an endpoint or exporter is named, and nothing switches it off."""
     exporter = environment.get(_EXPORTER, "")
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or exporter == "none":
         return False
@@ -50,7 +50,10 @@ async def open_tracer(environment: Mapping[str, str]) -> AsyncIterator[Tracer | 
     version = importlib.metadata.version("atelier")
     # What is set in code wins over the variables, so the name is only a default.
     resource = Resource.create({SERVICE_VERSION: version})
-    if not (environment.get("OTEL_SERVICE_NAME") or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")):
+    if not (
+        environment.get("OTEL_SERVICE_NAME")
+        or "service.name=" in environment.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    ):
         resource = resource.merge(Resource({SERVICE_NAME: "atelier"}))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -68,5 +71,5 @@ def _check(environment: Mapping[str, str]) -> None:
         if value != known:
             raise ServingError(
                 Code.FAILED_PRECONDITION,
-                f"{variable}={value} is not supported: spans go over {known}, so leave it out or set it to {known}",
+                f"{variable}={value} is not supported: leave it out, or set it to {known}",
             )

@@ -1,4 +1,4 @@
-"""Opens the span of each request where it comes in: one wrapper for gRPC, one for HTTP, put there if traced."""
+"""Opens the span of each request where it comes in: one wrapper for gRPC, one for HTTP, there if traced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serving.tracing import request_span
 _UNTRACED_SERVICES = ("/grpc.health.", "/grpc.reflection.")
 
 
-class TracedGrpc(grpc.aio.ServerInterceptor):  # type: ignore[misc] # untyped in grpc
+class TracedGrpc(grpc.aio.ServerInterceptor):
     """Traces every RPC, health and reflection left out."""
 
     def __init__(self, tracer: Tracer) -> None:
@@ -30,14 +30,19 @@ class TracedGrpc(grpc.aio.ServerInterceptor):  # type: ignore[misc] # untyped in
         if handler is None or details.method.startswith(_UNTRACED_SERVICES):
             return handler
         service, _, method = details.method.lstrip("/").partition("/")
-        name, attributes = f"{service}/{method}", {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        name, attributes = (
+            f"{service}/{method}",
+            {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
+        )
         codec = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
         }
 
         def headers(context: Any) -> dict[str, str]:
-            return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+            return {
+                key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
+            }
 
         if handler.response_streaming:
             answer_stream = handler.stream_stream if handler.request_streaming else handler.unary_stream

@@ -2,7 +2,7 @@
 
 A request's span is opened by its transport, with whatever W3C context the client sent. Below it stand the
 decoding of its pictures, each of its steps with its time in the queue, and the encoding. A call of
-the backend serves several requests: its span stands below the step of one of them, and is linked with them all.
+the backend serves several requests: its span stands below the step of one of them, and is linked with all.
 
 Off by default. What it costs then is to look whether the current request has a span.
 """
@@ -52,7 +52,7 @@ def current() -> Traced | None:
 def request_span(
     tracer: Tracer, name: str, headers: Mapping[str, str], attributes: Mapping[str, AttributeValue]
 ) -> Iterator[Span]:
-    """The span of a request, for a transport. `headers` have lower-case names, and may bring a W3C context."""
+    """The span of a request, for a transport. Names of `headers` are in lower case; a W3C context counts."""
     parent = _PROPAGATOR.extract(headers, Context())
     span = tracer.start_span(name, parent, SpanKind.SERVER, dict(attributes))
     with _open(tracer, span):
@@ -133,7 +133,7 @@ def call_span(graph: str, version: int, rows: int, steps: Sequence[Traced | None
 
 
 def inject() -> dict[str, str]:
-    """The W3C headers that make what another server does part of the current span; none where it is not traced."""
+    """The W3C headers that make what another server does part of the current span, if there is one."""
     traced = _current.get()
     carrier: dict[str, str] = {}
     if traced is not None:
