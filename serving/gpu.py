@@ -1,7 +1,7 @@
 """GPUs as NVML sees them, for Prometheus.
 
-NVML may take seconds to answer, or never answer when a GPU falls off the bus. So a thread of its own reads every
-few seconds, and a scrape gets the last reading, however old: `atelier_gpu_up` turns 0 when it is too old.
+NVML may take seconds to answer, or never answer when a GPU falls off the bus. So a thread of its own reads
+every few seconds, and a scrape gets the last reading: `atelier_gpu_up` alone, and 0, when that is too old.
 Without a driver there are no metrics; what a GPU or driver does not know is left out.
 """
 

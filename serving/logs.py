@@ -32,7 +32,7 @@ class Text(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the standard library
         """The line without a traceback."""
-        about = ", ".join(f"{name.removesuffix('_id')} {value}" for name, value in _about().items())
+        about = ", ".join(f"{name.removesuffix('_id')} {_plain(value)}" for name, value in _about().items())
         return super().formatMessage(record) + (f" ({about})" if about else "")
 
 
@@ -53,6 +53,11 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
+
+
+def _plain(value: str) -> str:
+    """As it is, unless it would look like something else: clients choose their ids."""
+    return value if value.isprintable() and " " not in value else repr(value)
 
 
 def _about() -> dict[str, str]:

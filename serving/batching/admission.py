@@ -68,7 +68,7 @@ class Admission:
         """Holds the bytes of a request's tensors; RESOURCE_EXHAUSTED where there is no room."""
         if size > self._max_bytes:
             raise self._refusal(
-                "bytes",
+                "too_large",
                 f"the request takes {size} bytes and the gateway has {self._max_bytes} for everybody: "
                 f"ask for fewer or smaller images, or raise max_pending_bytes",
                 None,
@@ -91,7 +91,7 @@ class Admission:
     def _check_room(self, rows: int) -> None:
         if rows > self._max_rows:
             raise self._refusal(
-                "rows",
+                "too_large",
                 f"the request computes {rows} rows at a time and the gateway at most {self._max_rows} for "
                 f"everybody: ask for fewer images, or raise max_pending_rows",
                 None,
@@ -137,8 +137,8 @@ class Admission:
         return share * self._backlog.seconds / self._slots()
 
     def _refusal(self, reason: str, message: str, retry_after: float | None) -> ServingError:
-        """An error, counted by reason; with `retry_after` the same request may succeed after so many seconds."""
+        """An error, counted by reason; with `retry_after` the same may succeed after so many seconds."""
         if retry_after is not None:
             retry_after = min(_LONGEST_RETRY, max(_SHORTEST_RETRY, retry_after))
-        self._metrics.refused.labels("too_large" if retry_after is None else reason).inc()
+        self._metrics.refused.labels(reason).inc()
         return ServingError(Code.RESOURCE_EXHAUSTED, message, retry_after=retry_after)

@@ -1,0 +1,1 @@
+"""Prometheus rules, Grafana dashboards and the page of metrics, as code: `python -m monitoring` writes them."""
