@@ -19,12 +19,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
+
+from serving import version_policy
+from serving.probe import Probe
+from serving.version_policy import PUBLISHED, VersionPolicy
 
 PREFIX = "atelier."
 
@@ -155,6 +160,8 @@ class VersionRecord:
     """Rows below which a batch is padded so that a row's result never depends on its batch mates."""
     quality: Mapping[str, float] = field(default_factory=dict)
     """Measured figures of the model, by name, as `atelier evaluate` found them."""
+    probe: Probe | None = None
+    """What it computed for fixed inputs, to be found again wherever it is loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +200,10 @@ class Manifest:
     """Training set, licence and such, shown to clients as it stands."""
     versions: Mapping[int, VersionRecord] = field(default_factory=dict)
     """Published versions."""
+    version_policy: VersionPolicy = PUBLISHED
+    """Which of them are served."""
+    canary: Mapping[int, float] = field(default_factory=dict)
+    """Shares of the requests that name no version, by version; empty where all get the newest."""
 
     def __post_init__(self) -> None:
         for name in ("graph", "model", "role"):
@@ -214,6 +225,10 @@ class Manifest:
             raise ManifestError(f"{self.graph}: two tensors have one name: {', '.join(names)}")
         if any(version < 1 for version in self.versions):
             raise ManifestError(f"{self.graph}: versions count from 1, got {sorted(self.versions)}")
+        if any(not 0 <= share < math.inf for share in self.canary.values()):
+            raise ManifestError(f"{self.graph}: shares of a canary are 0 or more, got {dict(self.canary)}")
+        if self.canary and not any(self.canary.values()):
+            raise ManifestError(f"{self.graph}: a canary gives some version a share above 0")
         unknown = set(self.tasks) - set(get_args(Task))
         if unknown:
             raise ManifestError(f"{self.graph}: unknown tasks {sorted(unknown)}")
@@ -239,6 +254,7 @@ def to_config(manifest: Manifest) -> Any:
             tensor.data_type = model_config_pb2.DataType.Value(_TRITON_DTYPES[spec.dtype])
             tensor.dims.extend(spec.shape)
     config.dynamic_batching.SetInParent()
+    version_policy.write(manifest.version_policy, config)
     for key, value in _parameters(manifest).items():
         config.parameters[PREFIX + key].string_value = value
     return config
@@ -261,6 +277,8 @@ def parse(text: str, graph: str) -> Manifest:
         raise ManifestError(f"{graph}: config.pbtxt does not parse: {error}") from error
     if not config.name:
         config.name = graph
+    if not (config.backend or config.platform):
+        raise ManifestError(f"{graph}: config.pbtxt names no backend, its last line: it was copied in part")
     if config.name != graph:
         raise ManifestError(f"{graph}: config.pbtxt is named {config.name!r}; it must be the folder's name")
     return from_config(config)
@@ -310,9 +328,25 @@ def _parameters(manifest: Manifest) -> dict[str, str]:
     multiples = {spec.name: spec.multiple_of for spec in tensors if spec.multiple_of != 1}
     if multiples:
         values["multiple_of"] = json.dumps(multiples)
+    if manifest.canary:
+        values["canary"] = json.dumps({str(version): share for version, share in manifest.canary.items()})
     for version, record in sorted(manifest.versions.items()):
-        values[f"version.{version}"] = json.dumps(dataclasses.asdict(record), sort_keys=True)
+        values[f"version.{version}"] = _render_record(record)
     return values
+
+
+def _render_record(record: VersionRecord) -> str:
+    said = {name: value for name, value in dataclasses.asdict(record).items() if value is not None}
+    return json.dumps(said, sort_keys=True)
+
+
+def _parse_record(text: str) -> VersionRecord:
+    """A record, without what a newer `atelier export` may say in it."""
+    known = {each.name for each in dataclasses.fields(VersionRecord)}
+    said = {name: value for name, value in json.loads(text).items() if name in known}
+    if "probe" in said:
+        said["probe"] = Probe.from_json(said["probe"])
+    return VersionRecord(**said)
 
 
 def _from_values(config: Any, values: Mapping[str, str]) -> Manifest:
@@ -342,10 +376,12 @@ def _from_values(config: Any, values: Mapping[str, str]) -> Manifest:
         domains=tuple(json.loads(values.get("domains", "[]"))),
         metadata=json.loads(values.get("metadata", "{}")),
         versions={
-            int(key.removeprefix("version.")): VersionRecord(**json.loads(value))
+            int(key.removeprefix("version.")): _parse_record(value)
             for key, value in values.items()
             if key.startswith("version.")
         },
+        version_policy=version_policy.read(config),
+        canary={int(version): share for version, share in json.loads(values.get("canary", "{}")).items()},
     )
 
 

@@ -195,7 +195,7 @@ async def test_what_goes_wrong_within_a_stream_is_its_last_event(http: httpx.Asy
         "/v1/models/tiny_gaussian:streamGenerate",
         json={"count": 256, "steps": 200, "class_id": 1, "guidance_scale": 3},
     ) as response:
-        await service._loading._backend.unload("tiny_gaussian", 1)
+        await service._repository._backend.unload("tiny_gaussian", 1)
         name, last = (await events_of(response))[-1]
     assert name == "error"
     assert last["error"]["status"] == "UNAVAILABLE"
