@@ -1,7 +1,7 @@
 """The backend over real Tritons, by itself."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
@@ -44,6 +44,14 @@ async def translating(*servers: TritonServer, **settings: Any) -> AsyncIterator[
         for graph in (BLUR, INVERT):
             await backend.load(graph, 1)
         yield backend
+
+
+async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    """Waits until something holds."""
+    end = monotonic() + seconds
+    while not holds():
+        assert monotonic() < end, f"not within {seconds} s"
+        await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -100,13 +108,9 @@ async def test_a_killed_server_fails_its_calls_at_once_and_is_back_when_it_is(tr
             assert {getattr(result, "code", result) for result in failed} == {Code.UNAVAILABLE}
             with pytest.raises(ServingError):
                 await backend.infer(BLUR, 1, SMALL)
-            while backend.ready(BLUR, 1):
-                await asyncio.sleep(0.01)
+            await until(lambda: not backend.ready(BLUR, 1))
             await asyncio.to_thread(server.start)
-            back = monotonic()
-            while not backend.ready(BLUR, 1):
-                assert monotonic() - back < 2
-                await asyncio.sleep(0.02)
+            await until(lambda: backend.ready(BLUR, 1), seconds=2)
             assert (await backend.infer(BLUR, 1, SMALL))["translated"].shape == SMALL["image"].shape
 
 
