@@ -11,7 +11,9 @@ from time import monotonic
 from typing import Any
 
 from serving.access import ADMIN, ANYBODY, Caller
+from serving.batching.ticket import Ticket, Work
 from serving.errors import Code, ServingError, invalid, one_of
+from serving.manifest import Manifest
 from serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -115,3 +117,19 @@ class Requests:
             if late:
                 log.warning("%d requests were cut off when the gateway stopped", len(late))
                 await asyncio.wait(late)
+
+
+def new_ticket(
+    context: RequestContext, version: int, deadline: float, graph: Manifest | None = None, rows: int = 0
+) -> Ticket:
+    """The ticket of a request, which calls one graph once unless its work is said later.
+
+    What a client sends with one priority shares alike, and apart from what it sends with another.
+    """
+    return Ticket(
+        version=version,
+        deadline=deadline,
+        client=f"{context.client} {context.priority}",
+        weight=PRIORITIES[context.priority],
+        work=() if graph is None else (Work(graph=graph.graph, rows=rows),),
+    )
