@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import re
 import sys
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from export.accelerate import Batches, acceleration, add_options
 from export.contract import manifests
 from export.onnx import OPSET, ExportError, OnnxGraph, export_graph
 from export.publish import Candidate, PublishError, plan, publish
@@ -90,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
         help="publish a graph whose rows depend on their batch; its pictures then depend on who else asks",
     )
     add("--dry-run", action="store_true", help="do all but publishing")
+    add_options(result)
     return result
 
 
@@ -119,7 +122,19 @@ def run(options: argparse.Namespace) -> None:
             for graph in graphs
         ]
     candidates = [
-        Candidate(manifest=contract, record=one.record, model=one.onnx.model)
+        Candidate(
+            manifest=dataclasses.replace(
+                contract,
+                acceleration=acceleration(
+                    options,
+                    one.onnx,
+                    Batches(least=one.record.min_rows, most=options.max_batch_size, size=size),
+                    one.record.precision,
+                ),
+            ),
+            record=one.record,
+            model=one.onnx.model,
+        )
         for contract, one in zip(contracts, exported, strict=True)
     ]
     if not options.dry_run:

@@ -29,12 +29,8 @@ GROUPS = (
     Group(
         name="atelier-burn",
         rules=[
-            *_burning(
-                "AtelierErrorBudgetBurn", "fail or find no room", AVAILABILITY, errors_ratio
-            ),
-            *_burning(
-                "AtelierLatencyBudgetBurn", f"take more than {LATENCY_SECONDS} s", LATENCY, slow_ratio
-            ),
+            *_burning("AtelierErrorBudgetBurn", "fail or find no room", AVAILABILITY, errors_ratio),
+            *_burning("AtelierLatencyBudgetBurn", f"take more than {LATENCY_SECONDS} s", LATENCY, slow_ratio),
         ],
     ),
     Group(
@@ -135,7 +131,7 @@ GROUPS = (
             ),
             Alert(
                 name="AtelierGpuThrottled",
-                expr='max by (namespace, job, instance, gpu)\n'
+                expr="max by (namespace, job, instance, gpu)\n"
                 '  (atelier_gpu_throttled{reason=~"thermal|hardware|hardware_thermal|power_brake"}) == 1',
                 summary="GPU {{ $labels.gpu }} of {{ $labels.instance }} is too hot, or lacks power.",
                 after="15m",

@@ -24,18 +24,14 @@ def slow_ratio(window: str) -> str:
 def _errors(window: str) -> Record:
     requests = f"sum by (namespace, job) (rate(atelier_requests_total[{window}]))"
     failed = f'sum by (namespace, job) (rate(atelier_requests_total{{code=~"{_FAULTS}"}}[{window}]))'
-    refused = (
-        f'sum by (namespace, job) (rate(atelier_requests_refused_total{{reason=~"{_WANT_OF_ROOM}"}}[{window}]))'
-    )
+    refused = f'sum by (namespace, job) (rate(atelier_requests_refused_total{{reason=~"{_WANT_OF_ROOM}"}}[{window}]))'
     expr = f"(\n  ({failed} or 0 * {requests})\n  + {refused}\n)\n/ ({requests} > 0)"
     return Record(name=errors_ratio(window), expr=expr)
 
 
 def _slow(window: str) -> Record:
     answered = f"sum by (namespace, job) (rate(atelier_request_seconds_count[{window}]))"
-    fast = (
-        f'sum by (namespace, job) (rate(atelier_request_seconds_bucket{{le="{float(LATENCY_SECONDS)}"}}[{window}]))'
-    )
+    fast = f'sum by (namespace, job) (rate(atelier_request_seconds_bucket{{le="{float(LATENCY_SECONDS)}"}}[{window}]))'
     return Record(name=slow_ratio(window), expr=f"1 - {fast}\n/ ({answered} > 0)")
 
 

@@ -67,9 +67,7 @@ class Group:
 def to_yaml(groups: Sequence[Group]) -> str:
     """A rule file."""
     document = {
-        "groups": [
-            {"name": group.name, "rules": [rule.rule() for rule in group.rules]} for group in groups
-        ]
+        "groups": [{"name": group.name, "rules": [rule.rule() for rule in group.rules]} for group in groups]
     }
     head = "# Written by `python -m monitoring`; do not edit.\n"
     return head + yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
-
-from serving.catalog import Catalog
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.samples import Sample
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _SHORT_SECONDS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -47,12 +47,12 @@ class GraphMetrics:
 
 
 class Metrics:
-    """Metrics of one gateway. Those of a model, graph or version go when it goes: see `keep`."""
+    """Metrics of one gateway. Those of a model, graph or version go when it goes."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._graphs: dict[str, GraphMetrics] = {}
         self._gone_graphs: set[str] = set()
-        self._versions: frozenset[tuple[str, str]] | None = None
+        self._versions: dict[str, frozenset[str]] = {}
         self.requests = Counter(
             "atelier_requests",
             "Requests answered, by canonical code. Task and version are empty where a request was refused "
@@ -160,19 +160,34 @@ class Metrics:
         self.rows_pending = Gauge(
             "atelier_rows_pending", "Rows that wait for an instance.", registry=registry
         )
-        self.graph_loads = Counter(
-            "atelier_graph_loads", "Times that a graph was loaded.", ["graph", "version"], registry=registry
-        )
-        self.graph_load_failures = Counter(
-            "atelier_graph_load_failures",
-            "Times that a graph did not load.",
-            ["graph", "version"],
+        self.loads = Counter(
+            "atelier_loads",
+            "Versions of graphs that were loaded or refused; a refusal counts again when its reason changes.",
+            ["graph", "outcome"],
             registry=registry,
         )
-        self.graph_load_seconds = Gauge(
-            "atelier_graph_load_seconds",
-            "Time that the last load of a graph took.",
-            ["graph", "version"],
+        self.load_seconds = Histogram(
+            "atelier_load_seconds",
+            "Time that a version of a graph takes to load, or to be refused.",
+            _GRAPH,
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.refused_places = Gauge(
+            "atelier_refused",
+            "1 for each model, graph or graph/version of the repository that is refused; the log says why.",
+            ["name"],
+            registry=registry,
+        )
+        self.switches = Counter(
+            "atelier_version_switches",
+            "Times that requests which name no version went over to another one.",
+            ["model"],
+            registry=registry,
+        )
+        self.repository_reachable = Gauge(
+            "atelier_repository_reachable",
+            "Whether the last look at the repository found it; what is loaded is served all the same.",
             registry=registry,
         )
         self.event_loop_lag_seconds = Histogram(
@@ -180,6 +195,26 @@ class Metrics:
             "How late the event loop wakes a task that sleeps: what blocks it delays everybody.",
             buckets=_SHORT_SECONDS,
             registry=registry,
+        )
+        self._of_models: tuple[MetricWrapperBase, ...] = (
+            self.requests,
+            self.request_seconds,
+            self.shared,
+            self.cache_hits,
+            self.cache_misses,
+            self.switches,
+        )
+        self._of_graphs: tuple[MetricWrapperBase, ...] = (
+            self.queue_seconds,
+            self.call_seconds,
+            self.batch_rows,
+            self.rows,
+            self.rows_padded,
+            self.steps,
+            self.rows_in_vain,
+            self.call_failures,
+            self.loads,
+            self.load_seconds,
         )
         build = Info("atelier_build", "What is running.", registry=registry)
         version = importlib.metadata.version("atelier")
@@ -213,69 +248,48 @@ class Metrics:
         seconds: float,
         exemplar: dict[str, str] | None,
     ) -> None:
-        """Counts a request. One whose version has gone meanwhile counts as if it had never been known."""
-        if version and self._versions is not None and (model, version) not in self._versions:
-            model, version = "unknown", ""
+        """Counts a request. A version or model that has gone meanwhile gets no series any more."""
+        if version and version not in self._versions.get(model, ()):
+            model, version = (model if model in self._versions else UNKNOWN), ""
         self.requests.labels(method, task, model, version, code).inc()
         if code == "OK":
             self.request_seconds.labels(method, model, version).observe(seconds, exemplar)
 
     @contextmanager
-    def loading(self, graph: str, version: int) -> Iterator[None]:
-        """Counts and times a load; an exception is a failure of it."""
+    def loading(self, graph: str) -> Iterator[None]:
+        """Times a load."""
         if graph in self._gone_graphs:  # its old series count for nobody
             self._gone_graphs.discard(graph)
             self._graphs.pop(graph, None)
-        labels = (graph, str(version))
         began = monotonic()
-        failures = self.graph_load_failures.labels(
-            *labels
-        )  # there from the first load on, so that it can rise
         try:
             yield
-        except Exception:
-            failures.inc()
-            raise
-        self.graph_loads.labels(*labels).inc()
-        self.graph_load_seconds.labels(*labels).set(monotonic() - began)
+        finally:
+            self.load_seconds.labels(graph).observe(monotonic() - began)
 
-    def keep(self, catalog: Catalog) -> None:
-        """Lets go of the series of whatever is not in the catalog; to be told of each catalog that is served.
+    def serve(self, model: str, versions: Iterable[int]) -> None:
+        """A model has these versions from now on: the series of others go."""
+        kept = self._versions[model] = frozenset(map(str, versions))
+        for metric in (self.requests, self.request_seconds):
+            there = {
+                sample.labels["version"] for sample in _samples(metric) if sample.labels["model"] == model
+            }
+            for version in there - kept - {""}:
+                metric.remove_by_labels({"model": model, "version": version})
 
-        Calls of a graph that is gone may still be under way: they go on counting where nobody looks.
-        """
-        models = set(catalog.models)
-        self._versions = frozenset(
-            (name, str(version)) for name, model in catalog.models.items() for version in model.versions
-        )
-        graphs = {
-            (manifest.graph, str(version))
-            for model in catalog.models.values()
-            for manifest in model.graphs.values()
-            for version in model.versions
-        }
-        self._gone_graphs |= self._graphs.keys() - {graph for graph, _ in graphs}
-        for metric, labels in list(self._series()):
-            match labels:
-                case {"model": "unknown"}:
-                    gone = False
-                case {"model": model, "version": version} if version:
-                    gone = (model, version) not in self._versions
-                case {"model": model}:
-                    gone = model not in models
-                case {"graph": graph, "version": version}:
-                    gone = (graph, version) not in graphs
-                case {"graph": graph}:
-                    gone = graph in self._gone_graphs
-                case _:
-                    gone = False
-            if gone:
-                metric.remove_by_labels(labels)
+    def forget_model(self, model: str) -> None:
+        """Drops the series of a model that is gone."""
+        self._versions.pop(model, None)
+        for metric in self._of_models:
+            metric.remove_by_labels({"model": model})
 
-    def _series(self) -> Iterator[tuple[Counter | Gauge | Histogram, dict[str, str]]]:
-        """Each metric with the labels of each of its series."""
-        for metric in vars(self).values():
-            if isinstance(metric, Counter | Gauge | Histogram):
-                for family in metric.collect():
-                    for sample in family.samples:
-                        yield metric, {name: value for name, value in sample.labels.items() if name != "le"}
+    def forget_graph(self, graph: str) -> None:
+        """Drops the series of a graph that is gone. Calls still under way go on counting where nobody looks."""
+        self._gone_graphs.add(graph)
+        for metric in self._of_graphs:
+            metric.remove_by_labels({"graph": graph})
+
+
+def _samples(metric: Counter | Histogram) -> Iterator[Sample]:
+    for family in metric.collect():
+        yield from family.samples

@@ -44,8 +44,9 @@ def scrape(driver: Path | None, profile: str, patience: float = 0.0) -> tuple[Fi
     command = [sys.executable, "-c", SCRAPE.format(patience=patience)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 0, ended.stderr
+    labels = {family.name: family.labels for family in FAMILIES}
     return {
-        (sample.name, *sample.labels.values()): sample.value
+        (sample.name, *(sample.labels[label] for label in labels[sample.name])): sample.value
         for family in text_string_to_metric_families(ended.stdout)
         for sample in family.samples
         if not sample.name.endswith("_created")

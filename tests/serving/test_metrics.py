@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -17,7 +16,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from serving.catalog import Catalog, build, scan
 from serving.client.gateway import free_ports
 from serving.errors import ServingError
 from serving.metrics import Metrics
@@ -68,11 +66,9 @@ async def test_what_is_loaded_and_allowed_for_can_be_read(open_tiny: Any):
         assert registry.get_sample_value("atelier_ready") == 1
         assert registry.get_sample_value("atelier_rows_limit") == 77
         assert registry.get_sample_value("atelier_bytes_limit") == 2**20
-        assert registry.get_sample_value("atelier_models_refused") == 0
-        loads = {"graph": "tiny_gan", "version": "2"}
-        assert registry.get_sample_value("atelier_graph_loads_total", loads) == 1
-        assert registry.get_sample_value("atelier_graph_load_failures_total", loads) == 0
-        assert (registry.get_sample_value("atelier_graph_load_seconds", loads) or 0) > 0
+        loads = {"graph": "tiny_gan", "outcome": "loaded"}
+        assert registry.get_sample_value("atelier_loads_total", loads) == 2
+        assert registry.get_sample_value("atelier_load_seconds_count", {"graph": "tiny_gan"}) == 2
 
 
 async def test_a_graph_that_does_not_load_is_counted_and_not_ready(
@@ -83,9 +79,11 @@ async def test_a_graph_that_does_not_load_is_counted_and_not_ready(
     (repository / "tiny_gan/2/model.onnx").write_bytes(b"changed")
     registry = CollectorRegistry()
     async with open_tiny(registry, repository=repository):
-        loads = {"graph": "tiny_gan", "version": "2"}
-        assert registry.get_sample_value("atelier_graph_load_failures_total", loads) == 1
-        assert registry.get_sample_value("atelier_graph_ready", {"model": "tiny_gan", **loads}) == 0
+        loads = {"graph": "tiny_gan", "outcome": "refused"}
+        assert registry.get_sample_value("atelier_loads_total", loads) == 1
+        assert registry.get_sample_value("atelier_refused", {"name": "tiny_gan/2"}) == 1
+        ready = {"model": "tiny_gan", "graph": "tiny_gan", "version": "2"}
+        assert registry.get_sample_value("atelier_graph_ready", ready) == 0
 
 
 async def test_steps_padding_and_pictures_are_counted(open_tiny: Any):
@@ -114,22 +112,6 @@ async def test_a_loop_that_is_held_up_shows(open_tiny: Any):
     assert after - before > 0.3
 
 
-@pytest.fixture
-def catalog(tiny_repository: Path) -> Catalog:
-    return build(scan(tiny_repository))
-
-
-def without(catalog: Catalog, model: str, version: int = 0) -> Catalog:
-    """The catalog once a model, or a version of it, has gone."""
-    models = dict(catalog.models)
-    if version:
-        versions = tuple(v for v in models[model].versions if v != version)
-        models[model] = replace(models[model], versions=versions)
-    else:
-        del models[model]
-    return replace(catalog, models=models)
-
-
 def answer(metrics: Metrics, model: str, version: int) -> None:
     metrics.answered(
         method="GenerateImages",
@@ -143,40 +125,42 @@ def answer(metrics: Metrics, model: str, version: int) -> None:
 
 
 def use(metrics: Metrics, model: str, version: int) -> None:
-    answer(metrics, model, version)
-    with metrics.loading(model, version):
+    """Loads, asks and computes."""
+    metrics.serve(model, {1, 2})
+    with metrics.loading(model):
         pass
+    answer(metrics, model, version)
     metrics.graph(model).rows.inc(3)
     metrics.shared.labels(model).inc()
 
 
-def test_the_series_of_a_version_that_is_gone_go_with_it(catalog: Catalog):
+def test_the_series_of_a_version_that_is_gone_go_with_it():
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.keep(catalog)
-    for version in (1, 2):
-        use(metrics, "tiny_gan", version)
-    metrics.keep(without(catalog, "tiny_gan", version=1))
+    use(metrics, "cats", 1)
+    use(metrics, "cats", 2)
+    metrics.serve("cats", {2, 3})
     assert series(registry, "version") == {"2"}
-    assert registry.get_sample_value("atelier_rows_total", {"graph": "tiny_gan"}) == 6
+    answer(metrics, "cats", 1)
+    assert series(registry, "version") == {"2", ""}, "a late answer brings no series back"
+    assert registry.get_sample_value("atelier_rows_total", {"graph": "cats"}) == 6
 
 
-def test_the_series_of_a_model_that_is_gone_go_with_it_and_come_back_from_zero(catalog: Catalog):
+def test_the_series_of_a_model_that_is_gone_go_with_it_and_come_back_from_zero():
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.keep(catalog)
-    use(metrics, "tiny_gan", 1)
-    use(metrics, "tiny_gaussian", 1)
-    late = metrics.graph("tiny_gan")
-    metrics.keep(without(catalog, "tiny_gan"))
+    use(metrics, "cats", 1)
+    use(metrics, "dogs", 1)
+    late = metrics.graph("cats")
+    metrics.forget_model("cats")
+    metrics.forget_graph("cats")
     late.rows.inc(5)
-    metrics.graph("tiny_gan").rows.inc(5)
-    answer(metrics, "tiny_gan", 1)
-    assert series(registry, "graph") == {"tiny_gaussian"}
-    assert series(registry, "model") == {"tiny_gaussian", "unknown"}
-    metrics.keep(catalog)
-    use(metrics, "tiny_gan", 1)
-    assert registry.get_sample_value("atelier_rows_total", {"graph": "tiny_gan"}) == 3
+    metrics.graph("cats").rows.inc(5)
+    answer(metrics, "cats", 1)
+    assert series(registry, "graph") == {"dogs"}
+    assert series(registry, "model") == {"dogs", "unknown"}
+    use(metrics, "cats", 1)
+    assert registry.get_sample_value("atelier_rows_total", {"graph": "cats"}) == 3
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")

@@ -194,7 +194,7 @@ async def test_a_cancelled_request_ends_its_spans(traced: Traced, stub: Any):
     await asyncio.sleep(0.1)
     call.cancel()
     async with asyncio.timeout(20):
-        while not traced.spans(RPC):  # noqa: ASYNC110 - an exporter has nothing to wait on
+        while not traced.spans(RPC):
             await asyncio.sleep(0.01)
     begun = traced.spans("step tiny_gaussian")
     assert begun
