@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from export.onnx import ExportError, export_graph
+from export.onnx import ExportError, OnnxGraph, export_graph
 from export.validate import max_abs_error, open_session, parity_cases, stability_sizes, stable_rows
 from serving.manifest import VersionRecord
 from training.family import Graph
@@ -40,6 +40,8 @@ class Exported:
     """What was found."""
     stable: bool = True
     """Whether a row's result is the same in any batch of at least `record.min_rows`."""
+    onnx: OnnxGraph | None = None
+    """What a family declared, where the graph comes from one."""
 
 
 def export_checked(graph: Graph, *, size: tuple[int, int], checks: Checks) -> Exported:
@@ -72,6 +74,7 @@ def export_checked(graph: Graph, *, size: tuple[int, int], checks: Checks) -> Ex
         nodes=exported.nodes,
         record=record(exported.sha256, error, min_rows),
         stable=min_rows is not None,
+        onnx=exported,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +14,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from export.accelerate import Batches, acceleration, add_options
 from export.checked import Checks, Exported
 from export.onnx import OPSET, ExportError
 from export.publish import Candidate, PublishError, plan, publish
 from export.sampled import export_sampled, plan_sampled
 from export.sources import Source, from_repository, from_run
 from export.validate import TOLERANCE
-from serving.manifest import ManifestError
+from serving.manifest import Manifest, ManifestError
 from training.checkpoint import CheckpointError
 
 MAX_BATCH_SIZE = 64
@@ -85,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODEL[:VERSION]",
         help="take the graphs of a model in the repository rather than those of a run",
     )
+    add_options(result)
     return result
 
 
@@ -119,7 +122,7 @@ def run(options: argparse.Namespace) -> None:
             }
             exported = [export_sampled(sampled, graphs, checks)]
     candidates = [
-        Candidate(manifest=manifest, record=one.record, model=one.model)
+        Candidate(manifest=_accelerated(manifest, one, source, options), record=one.record, model=one.model)
         for manifest, one in zip(manifests, exported, strict=True)
     ]
     if not options.dry_run:
@@ -134,6 +137,15 @@ def run(options: argparse.Namespace) -> None:
     console.print(f"  atelier serve --repository {options.to}", highlight=False, soft_wrap=True)
 
 
+def _accelerated(manifest: Manifest, one: Exported, source: Source, options: argparse.Namespace) -> Manifest:
+    """The manifest with what the options say of GPUs."""
+    if one.onnx is None:
+        return manifest
+    batches = Batches(least=one.record.min_rows, most=options.max_batch_size, size=source.size)
+    found = acceleration(options, one.onnx, batches, one.record.precision)
+    return dataclasses.replace(manifest, acceleration=found)
+
+
 def _source(options: argparse.Namespace) -> Source:
     """Where the graphs come from; raises `ExportError` for options that do not go together."""
     if options.tolerance <= 0:
@@ -142,6 +154,11 @@ def _source(options: argparse.Namespace) -> Source:
         raise ExportError("give the folder of a run, or with --sampler a model by --from-model, and not both")
     if options.sampler is None and (options.from_model or options.guidance_scale is not None):
         raise ExportError("--from-model and --guidance-scale are for --sampler: give one, such as ddim:20")
+    if options.sampler and options.accelerate:
+        raise ExportError(
+            "--accelerate is for graphs that are called step by step: leave it out, and Triton runs a whole "
+            "sampler by CUDA wherever it has a GPU"
+        )
     if options.from_model:
         return from_repository(options.to, options.from_model)
     # The name is that of what is published: with --sampler another model than that of the run.

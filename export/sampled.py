@@ -106,6 +106,7 @@ def plan_sampled(
         outputs=outputs,
         max_batch_size=max_rows,
         sampling=None,
+        acceleration=None,
         metadata={
             **denoiser.metadata,
             "sampled_from": denoiser.model,

@@ -27,6 +27,8 @@ class Source:
     """Where they come from, in words."""
     manifests: Sequence[Manifest]
     """What they are."""
+    size: tuple[int, int]
+    """Height and width that the model was trained at; 0 where that is not known."""
     graphs: Callable[[Checks], Sequence[Exported]]
     """Makes or reads them, in the order of `manifests`."""
 
@@ -46,6 +48,7 @@ def from_run(run: Path, *, name: str | None, max_batch_size: int) -> Source:
     return Source(
         origin=f"step {checkpoint.step:,}",
         manifests=contracts,
+        size=size,
         graphs=lambda checks: [export_checked(graph, size=size, checks=checks) for graph in graphs],
     )
 
@@ -73,6 +76,7 @@ def from_repository(repository: Path, named: str) -> Source:
     return Source(
         origin=f"{model} version {version}",
         manifests=found,
+        size=(0, 0),
         graphs=lambda checks: [_read(repository, manifest, version) for manifest in found],
     )
 

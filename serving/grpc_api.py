@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import re
-import secrets
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -17,19 +12,12 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from serving.errors import Code, ServingError
+from serving.grpc_calls import abort, request_context
 from serving.methods import METHODS, SERVICE, Method
 from serving.ports import PortError, address, listen
 from serving.service import RequestContext, Service
 from serving.settings import Settings
-from serving.status import internal_error, to_status
 
-log = logging.getLogger(__name__)
-
-GRPC_CODES: Mapping[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
-"""gRPC's status of each code."""
-
-_DETAILS = "grpc-status-details-bin"  # where gRPC's rich error model keeps a google.rpc.Status
 _HEALTH_SECONDS = 1.0
 _PARTING_SECONDS = 1.0  # beyond the grace, in which those that the service cut off are told
 
@@ -104,12 +92,12 @@ def _handler(service: Service, method: Method) -> grpc.RpcMethodHandler[Any, Any
     if method.streams:
 
         async def stream(request: Message, context: Any) -> AsyncIterator[Message]:
-            asked = _request_context(context)
+            asked = request_context(context)
             try:
                 async for event in function(request, asked):
                     yield event
             except Exception as error:
-                await _abort(context, asked, method, error)
+                await abort(context, asked, method.rpc, error)
 
         return grpc.unary_stream_rpc_method_handler(stream, **codec)
 
@@ -122,33 +110,11 @@ def _handler(service: Service, method: Method) -> grpc.RpcMethodHandler[Any, Any
             return answer
 
     async def unary(request: Message, context: Any) -> Message:
-        asked = _request_context(context)
+        asked = request_context(context)
         try:
             return await call(request, asked)
         except Exception as error:
-            await _abort(context, asked, method, error)
+            await abort(context, asked, method.rpc, error)
             raise
 
     return grpc.unary_unary_rpc_method_handler(unary, **codec)
-
-
-def _request_context(context: Any) -> RequestContext:
-    remaining = context.time_remaining()
-    metadata = dict(context.invocation_metadata() or ())
-    return RequestContext(
-        deadline=None if remaining is None else time.monotonic() + remaining,
-        request_id=metadata.get("x-request-id") or secrets.token_hex(8),
-        client=re.sub(r":\d+$", "", unquote(context.peer())),
-        transport="grpc",
-        priority=metadata.get("x-atelier-priority", "interactive"),
-    )
-
-
-async def _abort(context: Any, asked: RequestContext, method: Method, error: Exception) -> None:
-    if isinstance(error, grpc.aio.AbortError):
-        raise error
-    if not isinstance(error, ServingError):
-        log.error("request %s, %s: internal error", asked.request_id, method.rpc, exc_info=error)
-        error = internal_error(asked.request_id)
-    details = ((_DETAILS, to_status(error).SerializeToString()),)
-    await context.abort(GRPC_CODES[error.code], error.message, details)

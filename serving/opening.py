@@ -48,6 +48,7 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
             max_rows=settings.max_pending_rows,
             max_bytes=settings.max_pending_bytes,
             slots=engine.slots,
+            backlog=engine.backlog,
             metrics=metrics,
         )
         runner = Runner(engine, admission)

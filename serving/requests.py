@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from serving.access import ADMIN, ANYBODY, Caller
+from serving.batching.ticket import Ticket, Work
 from serving.errors import Code, ServingError, invalid, one_of
+from serving.manifest import Manifest
 from serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -29,11 +32,18 @@ class RequestContext:
     request_id: str = ""
     """Name of the request in logs."""
     client: str = ""
-    """Who asks, for fairness between clients: the peer's address without its port."""
+    """Who asks, for fairness between clients: the name of their key, else the peer's address without its
+    port."""
     transport: str = ""
     """`grpc` or `http`, for logs."""
     priority: str = "interactive"
     """One of `PRIORITIES`, from the client's `x-atelier-priority`."""
+    caller: Caller = ANYBODY
+    """Who asks, and what they may."""
+
+    def require_admin(self) -> None:
+        """Raises PERMISSION_DENIED, with the remedy, unless the caller may change the gateway."""
+        self.caller.require(ADMIN)
 
 
 class Requests:
@@ -107,3 +117,19 @@ class Requests:
             if late:
                 log.warning("%d requests were cut off when the gateway stopped", len(late))
                 await asyncio.wait(late)
+
+
+def new_ticket(
+    context: RequestContext, version: int, deadline: float, graph: Manifest | None = None, rows: int = 0
+) -> Ticket:
+    """The ticket of a request, which calls one graph once unless its work is said later.
+
+    What a client sends with one priority shares alike, and apart from what it sends with another.
+    """
+    return Ticket(
+        version=version,
+        deadline=deadline,
+        client=f"{context.client} {context.priority}",
+        weight=PRIORITIES[context.priority],
+        work=() if graph is None else (Work(graph=graph.graph, rows=rows),),
+    )

@@ -15,7 +15,6 @@ import numpy as np
 
 from serving import checks
 from serving.batching.run import Runner
-from serving.batching.ticket import Ticket, Work
 from serving.calls import Array, Progress
 from serving.catalog import Catalog, PublicModel
 from serving.describe import describe, run_info
@@ -30,7 +29,7 @@ from serving.picture_pool import PicturePool
 from serving.programs.generate import draw
 from serving.programs.latents import encode
 from serving.programs.translate import translate
-from serving.requests import PRIORITIES, RequestContext, Requests
+from serving.requests import RequestContext, Requests, new_ticket
 from serving.settings import Settings
 from serving.streaming import stream
 
@@ -120,7 +119,7 @@ class Service:
             graph = checks.direction(request.direction, model)
             image_format = checks.image_format(request.format)
             checks.number_of("images", request.images, self._settings.max_images)
-            ticket = _ticket(context, version, deadline, graph, len(request.images))
+            ticket = new_ticket(context, version, deadline, graph, len(request.images))
             with self._runner.admitted(ticket):
                 images = await self._images(request.images, model, graph)
                 with self._runner.hold(2 * sum(image.nbytes for image in images)):
@@ -144,7 +143,7 @@ class Service:
             graph = model.graphs["encoder"]
             class_id = checks.required_class_id(request, model, graph)
             checks.number_of("images", request.images, self._settings.max_images)
-            ticket = _ticket(context, version, deadline, graph, len(request.images))
+            ticket = new_ticket(context, version, deadline, graph, len(request.images))
             with self._runner.admitted(ticket):
                 images = np.stack(await self._images(request.images, model, graph))
                 classes = None if class_id is None else np.full(len(images), class_id, np.int64)
@@ -167,7 +166,7 @@ class Service:
                 [checks.latent(f"latents[{i}]", x, spec, model) for i, x in enumerate(request.latents)]
             )
             classes = None if class_id is None else np.full(len(latents), class_id, np.int64)
-            ticket = _ticket(context, version, deadline, graph, len(latents))
+            ticket = new_ticket(context, version, deadline, graph, len(latents))
             with self._runner.admitted(ticket):
                 drawn = await self._runner.run(draw(graph, latents, classes), ticket)
             return pb.DecodeLatentsResponse(
@@ -186,7 +185,7 @@ class Service:
                 max_image_pixels=self._settings.max_image_pixels,
             )
             exploration = await self._pictures.run(plan_exploration, request, model, bounds)
-            ticket = _ticket(context, version, deadline, exploration.decoder, exploration.rows)
+            ticket = new_ticket(context, version, deadline, exploration.decoder, exploration.rows)
             with self._runner.admitted(ticket):
                 latents, drawn = await self._runner.run(exploration.program(), ticket)
             return pb.ExploreLatentsResponse(
@@ -223,7 +222,7 @@ class Service:
                 if update is not None:
                     update((generation, progress))
 
-            ticket = _ticket(context, version, deadline)
+            ticket = new_ticket(context, version, deadline)
             return await self._drawing.draw(generation, ticket, seeded=request.HasField("seed"), tell=tell)
 
     async def _event(
@@ -238,7 +237,7 @@ class Service:
         every = request.preview_every
         if every and progress.step % every == 0 and progress.step < progress.steps:
             # Looking on never takes much from those who wait for a result.
-            ticket = _ticket(replace(context, priority="batch"), generation.version, math.inf)
+            ticket = new_ticket(replace(context, priority="batch"), generation.version, math.inf)
             previews = await self._drawing.preview(generation, progress, ticket)
         return pb.GenerateEvent(
             progress=pb.Progress(step=progress.step, steps=progress.steps, previews=previews)
@@ -262,22 +261,6 @@ class Service:
     async def _images(self, images: Sequence[pb.Image], model: PublicModel, graph: Manifest) -> list[Array]:
         """Images of a request as the graph takes them."""
         return await self._pictures.decode(images, model, graph, self._settings.max_image_pixels)
-
-
-def _ticket(
-    context: RequestContext, version: int, deadline: float, graph: Manifest | None = None, rows: int = 0
-) -> Ticket:
-    """The ticket of a request, which calls one graph once unless its work is said later.
-
-    What a client sends with one priority shares alike, and apart from what it sends with another.
-    """
-    return Ticket(
-        version=version,
-        deadline=deadline,
-        client=f"{context.client} {context.priority}",
-        weight=PRIORITIES[context.priority],
-        work=() if graph is None else (Work(graph=graph.graph, rows=rows),),
-    )
 
 
 def _unimplemented(what: str) -> ServingError:

@@ -12,6 +12,8 @@ from serving.errors import Code, ServingError
 
 HTTP_CODES: Mapping[Code, int] = {
     Code.INVALID_ARGUMENT: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
     Code.NOT_FOUND: 404,
     Code.FAILED_PRECONDITION: 400,
     Code.RESOURCE_EXHAUSTED: 429,

@@ -15,7 +15,7 @@ from serving.backends import Backend
 from serving.batching.cost import CostTable
 from serving.batching.lane import Entry, Lane, Part
 from serving.batching.policy import Shares, choose
-from serving.batching.ticket import Ticket
+from serving.batching.ticket import Backlog, Ticket
 from serving.calls import Call, Tensors
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
@@ -51,6 +51,7 @@ class Engine:
         self._manifests = manifests
         self._max_batch_bytes = max_batch_bytes
         self._metrics = metrics
+        self.backlog = Backlog()
         self._shares = Shares()
         self._costs: dict[LaneKey, CostTable] = {}
         self._lanes: dict[LaneKey, Lane] = {}
@@ -166,21 +167,21 @@ class Engine:
             chosen = self._next()
             if chosen is None:
                 break
-            lane, urgent = chosen
+            lane, horizon = chosen
             for batch in range(self._spread(lane, free), 0, -1):
                 room = min(lane.cost.best(lane.max_rows), -(-lane.pending // batch))
-                parts = lane.take(room, self._shares, monotonic(), urgent=urgent)
-                urgent = False
+                parts = lane.take(room, self._shares, monotonic(), horizon=horizon)
+                horizon = None
                 if parts:
                     self._start(lane, parts)
         self._metrics.rows_pending.set(sum(lane.pending for lane in self._waiting))
         self._batch_ended.set()
 
-    def _next(self) -> tuple[Lane, bool] | None:
-        """The lane whose turn it is, and whether that is because a deadline is near."""
+    def _next(self) -> tuple[Lane, float | None] | None:
+        """The lane whose turn it is, and the horizon where that is because a deadline is near."""
         self._waiting = {lane: None for lane in self._waiting if lane.pending}
         lanes = [lane for lane in self._waiting if self._has_instance(lane)]
-        return choose(lanes, self._shares, self._backend.slots(), monotonic())
+        return choose(lanes, self._shares, self._backend.slots(), monotonic(), self.backlog.seconds)
 
     def _has_instance(self, lane: Lane) -> bool:
         return self._running[lane.graph] < self._backend.instances(lane.graph)

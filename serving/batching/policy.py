@@ -6,7 +6,8 @@ Plain values and a clock that is handed in, so that it can be tested on a simula
   of one client between its kinds of requests: by graph and by size. Whoever has had less goes first, so a
   short request is never behind a long one, and nobody is ever shut out.
 - Among requests of one client and kind the earliest deadline goes first.
-- A call that would miss its deadline if all that waits went before it jumps the queue.
+- A call that would miss its deadline if all that waits went before it jumps the queue, and shares its batch
+  with such calls alone: what a passenger without haste adds to it, the next in haste would miss.
 """
 
 from __future__ import annotations
@@ -158,17 +159,22 @@ class Waiting(Protocol):
 W = TypeVar("W", bound=Waiting)
 
 
-def choose(lanes: Sequence[W], shares: Shares, slots: int, now: float) -> tuple[W, bool] | None:
-    """The lane that a free instance goes to, and whether that is because a deadline is near.
+def choose(
+    lanes: Sequence[W], shares: Shares, slots: int, now: float, under_way: float
+) -> tuple[W, float | None] | None:
+    """The lane that a free instance goes to and, where that is because a deadline is near, the horizon.
 
-    A deadline is near when its call could no longer begin in time after all that waits, and a batch more.
+    `under_way` are the seconds of compute that the requests which have come are still going to take. A
+    deadline is near when its call could no longer begin in time after all of that, and a batch more: whatever
+    must begin before that horizon goes before whatever need not.
     """
     tightest = min(lanes, key=lambda lane: lane.latest_start(now), default=None)
     if tightest is None:
         return None
-    backlog = sum(lane.seconds() for lane in lanes) / slots
+    backlog = max(under_way, sum(lane.seconds() for lane in lanes)) / slots
     longest = max(lane.longest() for lane in lanes)
-    if tightest.latest_start(now) <= now + backlog + longest:
-        return tightest, True
+    horizon = now + backlog + longest
+    if tightest.latest_start(now) <= horizon:
+        return tightest, horizon
     turns = [(turn, place) for place, lane in enumerate(lanes) if (turn := lane.turn(shares)) is not None]
-    return (lanes[min(turns)[1]], False) if turns else None
+    return (lanes[min(turns)[1]], None) if turns else None

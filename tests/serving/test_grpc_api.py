@@ -15,7 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from serving.errors import Code
-from serving.grpc_api import GRPC_CODES, GrpcServer
+from serving.grpc_api import GrpcServer
+from serving.grpc_calls import GRPC_CODES
 from serving.methods import METHODS, SERVICE
 from serving.pb import image_generation_pb2 as pb
 from serving.pb.image_generation_pb2_grpc import ImageGenerationStub
