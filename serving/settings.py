@@ -43,6 +43,16 @@ class Settings(BaseModel):
     """Port of /metrics; 0 takes a free one."""
     backend: str = "onnxruntime"
     """Engine that computes, by its name in `serving.backends`."""
+    triton_url: str = Field(default="127.0.0.1:8001", min_length=1)
+    """Triton servers for the backend `triton`: host:port of gRPC, several with commas."""
+    triton_tls_ca: str = ""
+    """PEM file of the authorities that Triton's certificate is checked against; none for no TLS."""
+    triton_tls_cert: str = ""
+    """PEM file of the certificate that is shown to Triton, for mutual TLS."""
+    triton_tls_key: str = ""
+    """PEM file of its key."""
+    triton_shared_memory: Literal["off", "system", "cuda"] = "off"
+    """How large tensors go to a Triton on this host: in messages, or in memory of the host or of a GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where graphs run; auto takes a GPU if there is one, cuda is not ready without."""
     instances: int = Field(default=0, ge=0, le=256)

@@ -1,4 +1,4 @@
-"""Backends: what computes a batch of rows. One file each; all pass one conformance suite."""
+"""Backends: what computes a batch of rows. All pass one conformance suite."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from serving.catalog import Index
 
 BACKENDS: dict[str, str] = {
     "onnxruntime": "serving.backends.onnxruntime:OnnxRuntimeBackend",
+    "triton": "serving.backends.triton.backend:TritonBackend",
 }
 """Backends by name, as import strings of classes with a `from_settings`, resolved on use."""
 
