@@ -31,7 +31,12 @@ VP = NoiseSchedule(kind="vp_linear", sigma_min=0.01, sigma_max=157.4)
 SAMPLINGS: dict[str, dict[str, Any]] = {
     "edm": {},
     "flow": {"parameterization": Parameterization(prediction="flow"), "schedule": FLOW},
-    "epsilon": {"parameterization": Parameterization(prediction="epsilon"), "schedule": VP},
+    # The noise of a network that was not trained is far off, and its errors as large: clipped, as in DDPM.
+    "epsilon": {
+        "parameterization": Parameterization(prediction="epsilon"),
+        "schedule": VP,
+        "clip_denoised": True,
+    },
     "x0": {"parameterization": Parameterization(prediction="x0"), "schedule": VP},
     "v": {"parameterization": Parameterization(prediction="v"), "schedule": VP},
     "clipped": {"clip_denoised": True},
