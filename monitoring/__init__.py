@@ -1,1 +1,1 @@
-"""Prometheus rules, Grafana dashboards and the page of metrics, as code: `python -m monitoring` writes them."""
+"""Rules for Prometheus, dashboards for Grafana, the page of metrics: `python -m monitoring` writes them."""

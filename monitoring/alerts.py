@@ -17,7 +17,7 @@ def _burning(name: str, what: str, objective: float, ratio: Callable[[str], str]
             expr=f"{ratio(burn.long)} > {burn.factor * (1 - objective):.6g}\n"
             f"and {ratio(burn.short)} > {burn.factor * (1 - objective):.6g}",
             summary=f"{{{{ $value | humanizePercentage }}}} of the requests of {{{{ $labels.job }}}} {what}: "
-            f"over {burn.long} the error budget of thirty days has been going {burn.factor:g} times too fast.",
+            f"over {burn.long} the budget of thirty days has been going {burn.factor:g} times too fast.",
             severity=burn.severity,
             labels={"window": burn.long},
         )
@@ -54,8 +54,8 @@ GROUPS = (
                 name="AtelierQueueSaturated",
                 expr="atelier_rows_admitted / atelier_rows_limit > 0.9\n"
                 "or atelier_bytes_admitted / atelier_bytes_limit > 0.9",
-                summary="{{ $labels.instance }} has {{ $value | humanizePercentage }} of its room taken: it is "
-                "about to refuse requests.",
+                summary="{{ $labels.instance }} has {{ $value | humanizePercentage }} of its room taken: "
+                "it is about to refuse requests.",
                 after="10m",
             ),
             Alert(
@@ -66,17 +66,14 @@ GROUPS = (
             ),
             Alert(
                 name="AtelierModelLoadFailed",
-                expr="atelier_graph_ready == 0\n"
-                "and on (namespace, job, instance, graph, version) atelier_graph_load_failures_total > 0",
-                summary="Version {{ $labels.version }} of {{ $labels.graph }} did not load on "
-                "{{ $labels.instance }}.",
+                expr="atelier_refused == 1",
+                summary="{{ $labels.name }} is refused by {{ $labels.instance }}: its log says why.",
                 after="2m",
             ),
             Alert(
-                name="AtelierModelRefused",
-                expr="atelier_models_refused > 0",
-                summary="{{ $value }} models, graphs or versions of the repository of {{ $labels.instance }} "
-                "cannot be served.",
+                name="AtelierRepositoryUnreachable",
+                expr="atelier_repository_reachable == 0",
+                summary="{{ $labels.instance }} does not find its repository; what is loaded is served.",
                 after="5m",
             ),
             Alert(
@@ -89,8 +86,8 @@ GROUPS = (
                 name="AtelierWorkWasted",
                 expr="sum by (namespace, job) (rate(atelier_rows_in_vain_total[30m]))\n"
                 "/ (sum by (namespace, job) (rate(atelier_rows_total[30m])) > 0) > 0.2",
-                summary="{{ $value | humanizePercentage }} of what {{ $labels.job }} computes is for requests "
-                "that go before their end.",
+                summary="{{ $value | humanizePercentage }} of what {{ $labels.job }} computes is for "
+                "requests that go before their end.",
                 after="30m",
             ),
             Alert(

@@ -1,4 +1,4 @@
-"""What users are promised. Change it here, and `python -m monitoring` writes the rules and dashboards anew."""
+"""What users are promised. Change it here, and `python -m monitoring` writes rules and dashboards anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recording rules: the ratios that the objectives are judged by, and what dashboards and scalers ask often."""
+"""Recording rules: the ratios that the objectives are judged by, and what dashboards ask often."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ def slow_ratio(window: str) -> str:
     return f"job:atelier_request_slow:ratio_rate{window}"
 
 
+def _rate(selector: str, window: str) -> str:
+    return f"sum by (namespace, job) (rate({selector}[{window}]))"
+
+
 def _errors(window: str) -> Record:
-    requests = f"sum by (namespace, job) (rate(atelier_requests_total[{window}]))"
-    failed = f'sum by (namespace, job) (rate(atelier_requests_total{{code=~"{_FAULTS}"}}[{window}]))'
-    refused = f'sum by (namespace, job) (rate(atelier_requests_refused_total{{reason=~"{_WANT_OF_ROOM}"}}[{window}]))'
+    requests = _rate("atelier_requests_total", window)
+    failed = _rate(f'atelier_requests_total{{code=~"{_FAULTS}"}}', window)
+    refused = _rate(f'atelier_requests_refused_total{{reason=~"{_WANT_OF_ROOM}"}}', window)
     expr = f"(\n  ({failed} or 0 * {requests})\n  + {refused}\n)\n/ ({requests} > 0)"
     return Record(name=errors_ratio(window), expr=expr)
 
 
 def _slow(window: str) -> Record:
-    answered = f"sum by (namespace, job) (rate(atelier_request_seconds_count[{window}]))"
-    fast = f'sum by (namespace, job) (rate(atelier_request_seconds_bucket{{le="{float(LATENCY_SECONDS)}"}}[{window}]))'
+    answered = _rate("atelier_request_seconds_count", window)
+    fast = _rate(f'atelier_request_seconds_bucket{{le="{float(LATENCY_SECONDS)}"}}', window)
     return Record(name=slow_ratio(window), expr=f"1 - {fast}\n/ ({answered} > 0)")
 
 

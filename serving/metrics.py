@@ -23,6 +23,11 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 _GRAPH = ["graph"]
 
+UNKNOWN = "unknown"
+"""The model of requests for one that is not there."""
+REASONS = ("rows", "bytes", "late", "hopeless", "too_large")
+"""Why requests are refused at the door."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GraphMetrics:
@@ -77,6 +82,8 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        for reason in REASONS:
+            self.refused.labels(reason)
         self.shared = Counter(
             "atelier_requests_shared",
             "Requests that joined an identical one under way.",
@@ -284,7 +291,7 @@ class Metrics:
             metric.remove_by_labels({"model": model})
 
     def forget_graph(self, graph: str) -> None:
-        """Drops the series of a graph that is gone. Calls still under way go on counting where nobody looks."""
+        """Drops the series of a graph that is gone; calls still under way count where nobody looks."""
         self._gone_graphs.add(graph)
         for metric in self._of_graphs:
             metric.remove_by_labels({"graph": graph})

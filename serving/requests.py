@@ -15,7 +15,7 @@ from serving.batching.ticket import Ticket, Work
 from serving.errors import Code, ServingError, invalid, one_of
 from serving.logs import request_id
 from serving.manifest import Manifest
-from serving.metrics import Metrics
+from serving.metrics import UNKNOWN, Metrics
 from serving.tracing import current, describe_request, end_request, exemplar
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Requests:
         """
         began = monotonic()
         code = "OK"
-        model = model if model in self._models else "unknown"
+        model = model if model in self._models else UNKNOWN
         task = asyncio.current_task()
         assert task is not None, "requests run in tasks"
         self._tasks[task] = _Resolved()
