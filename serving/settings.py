@@ -66,6 +66,14 @@ class Settings(BaseModel):
     """How large tensors go to a Triton on this host: in messages, or in memory of the host or of a GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where graphs run; auto takes a GPU if there is one, cuda is not ready without."""
+    accelerator: Literal["none", "tensorrt"] = "none"
+    """What compiles graphs for a GPU; tensorrt is not ready where it is not to be had."""
+    cuda_graphs: bool = True
+    """Record the calls of each size of batch on a GPU and replay them."""
+    tf32: bool = False
+    """Let a GPU round factors to 10 bits: faster, and no longer what was compared with torch."""
+    engine_cache: Path = Path("~/.cache/atelier/tensorrt")
+    """Folder where TensorRT keeps the engines it has built."""
     instances: int = Field(default=0, ge=0, le=256)
     """Calls that run at a time; 0 for one a core."""
     threads: int = Field(default=1, ge=1, le=256)
