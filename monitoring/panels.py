@@ -91,10 +91,19 @@ def quantile(q: float, metric: str, by: str = "", also: str = "") -> str:
     return f"histogram_quantile({q}, sum by ({labels}) ({rate(metric + '_bucket', also)}))"
 
 
+def total(metric: str, by: str, also: str = "") -> str:
+    """What a counter of theirs grows by in a second, by some labels."""
+    return f"sum by ({by}) ({rate(metric, also)})"
+
+
+def ratio(part: str, whole: str) -> str:
+    """One by the other, where there is any of it."""
+    return f"{part}\n/ ({whole} > 0)"
+
+
 def mean(metric: str, by: str, also: str = "") -> str:
     """The mean of a histogram of theirs, by a label."""
-    total, count = (f"sum by ({by}) ({rate(metric + end, also)})" for end in ("_sum", "_count"))
-    return f"{total} / ({count} > 0)"
+    return ratio(total(metric + "_sum", by, also), total(metric + "_count", by, also))
 
 
 def metrics_of(expr: str) -> set[str]:

@@ -277,6 +277,8 @@ class Metrics:
     def serve(self, model: str, versions: Iterable[int]) -> None:
         """A model has these versions from now on: the series of others go."""
         kept = self._versions[model] = frozenset(map(str, versions))
+        for counter in (self.shared, self.switches, self.cache_hits, self.cache_misses):
+            counter.labels(model)  # from zero on, so that the first one shows
         for metric in (self.requests, self.request_seconds):
             there = {
                 sample.labels["version"] for sample in _samples(metric) if sample.labels["model"] == model

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from monitoring.panels import WHERE, Dashboard, Panel, Query, Variable, here, mean, quantile, rate
+from monitoring.panels import WHERE, Dashboard, Panel, Query, Variable, here, mean, quantile, ratio, total
 
 _GRAPH = 'graph=~"$graph"'
 
 
 def _by_graph(metric: str) -> str:
-    return f"sum by (graph) ({rate(metric, _GRAPH)})"
+    return total(metric, "graph", _GRAPH)
+
+
+def _in_an_hour(metric: str) -> str:
+    return f"sum by (graph) (increase({here(metric, _GRAPH)}[1h]))"
+
+
+def _triton(metric: str) -> str:
+    return f"sum by (model) (rate({metric}[$__rate_interval]))"
 
 
 ENGINE = Dashboard(
@@ -33,9 +41,7 @@ ENGINE = Dashboard(
             Panel(
                 title="Sizes of batches",
                 description="How many batches had how many rows.",
-                queries=[
-                    Query(expr=f"sum by (le) ({rate('atelier_batch_rows_bucket', _GRAPH)})", legend="{{le}}")
-                ],
+                queries=[Query(expr=total("atelier_batch_rows_bucket", "le", _GRAPH), legend="{{le}}")],
                 kind="heatmap",
             ),
             Panel(
@@ -55,7 +61,7 @@ ENGINE = Dashboard(
                 description="Steps for each call: 1 is no sharing.",
                 queries=[
                     Query(
-                        expr=f"{_by_graph('atelier_steps_total')}\n/ ({_by_graph('atelier_call_seconds_count')} > 0)",
+                        expr=ratio(_by_graph("atelier_steps_total"), _by_graph("atelier_call_seconds_count")),
                         legend="{{graph}}",
                     )
                 ],
@@ -75,7 +81,7 @@ ENGINE = Dashboard(
                 description="Time in the backend for each row: what batching brings shows here.",
                 queries=[
                     Query(
-                        expr=f"{_by_graph('atelier_call_seconds_sum')}\n/ ({_by_graph('atelier_rows_total')} > 0)",
+                        expr=ratio(_by_graph("atelier_call_seconds_sum"), _by_graph("atelier_rows_total")),
                         legend="{{graph}}",
                     )
                 ],
@@ -106,8 +112,9 @@ ENGINE = Dashboard(
                 description="Mean time that a version of a graph took to load, over an hour.",
                 queries=[
                     Query(
-                        expr=f"sum by (graph) (increase({here('atelier_load_seconds_sum', _GRAPH)}[1h]))\n"
-                        f"/ (sum by (graph) (increase({here('atelier_load_seconds_count', _GRAPH)}[1h])) > 0)",
+                        expr=ratio(
+                            _in_an_hour("atelier_load_seconds_sum"), _in_an_hour("atelier_load_seconds_count")
+                        ),
                         legend="{{graph}}",
                     )
                 ],
@@ -126,7 +133,7 @@ ENGINE = Dashboard(
                 description="Of all rows.",
                 queries=[
                     Query(
-                        expr=f"{_by_graph('atelier_rows_in_vain_total')}\n/ ({_by_graph('atelier_rows_total')} > 0)",
+                        expr=ratio(_by_graph("atelier_rows_in_vain_total"), _by_graph("atelier_rows_total")),
                         legend="{{graph}}",
                     )
                 ],
@@ -150,7 +157,7 @@ ENGINE = Dashboard(
                 description="Clients that left before their answer.",
                 queries=[
                     Query(
-                        expr=f"sum by (model) ({rate('atelier_requests_total', 'code="CANCELLED"')})",
+                        expr=total("atelier_requests_total", "model", 'code="CANCELLED"'),
                         legend="{{model}}",
                     )
                 ],
@@ -162,11 +169,7 @@ ENGINE = Dashboard(
             Panel(
                 title="Inferences",
                 description="Rows that Triton computed in a second.",
-                queries=[
-                    Query(
-                        expr="sum by (model) (rate(nv_inference_count[$__rate_interval]))", legend="{{model}}"
-                    )
-                ],
+                queries=[Query(expr=_triton("nv_inference_count"), legend="{{model}}")],
                 unit="rowsps",
                 width=6,
             ),
@@ -175,8 +178,7 @@ ENGINE = Dashboard(
                 description="The gateway batches; Triton's own batcher may add to it.",
                 queries=[
                     Query(
-                        expr="sum by (model) (rate(nv_inference_count[$__rate_interval]))\n"
-                        "/ (sum by (model) (rate(nv_inference_exec_count[$__rate_interval])) > 0)",
+                        expr=ratio(_triton("nv_inference_count"), _triton("nv_inference_exec_count")),
                         legend="{{model}}",
                     )
                 ],
@@ -184,11 +186,13 @@ ENGINE = Dashboard(
             ),
             Panel(
                 title="Compute time of an inference",
-                description="Inside of Triton: the difference to the time of a call is the way there and back.",
+                description="Inside of Triton: what a call takes longer is the way there and back.",
                 queries=[
                     Query(
-                        expr="sum by (model) (rate(nv_inference_compute_infer_duration_us[$__rate_interval])) / 1e6\n"
-                        "/ (sum by (model) (rate(nv_inference_request_success[$__rate_interval])) > 0)",
+                        expr=ratio(
+                            _triton("nv_inference_compute_infer_duration_us") + " / 1e6",
+                            _triton("nv_inference_request_success"),
+                        ),
                         legend="{{model}}",
                     )
                 ],
@@ -200,8 +204,10 @@ ENGINE = Dashboard(
                 description="Should be near zero: the gateway sends no more calls than there are instances.",
                 queries=[
                     Query(
-                        expr="sum by (model) (rate(nv_inference_queue_duration_us[$__rate_interval])) / 1e6\n"
-                        "/ (sum by (model) (rate(nv_inference_request_success[$__rate_interval])) > 0)",
+                        expr=ratio(
+                            _triton("nv_inference_queue_duration_us") + " / 1e6",
+                            _triton("nv_inference_request_success"),
+                        ),
                         legend="{{model}}",
                     )
                 ],

@@ -94,7 +94,7 @@ GPU = Dashboard(
                 description="1 while the clocks are held down, by reason.",
                 queries=[
                     Query(
-                        expr=f"{here('atelier_gpu_throttled')} == 1 or 0 * {here('atelier_gpu_throttled')}",
+                        expr=here("atelier_gpu_throttled"),
                         legend=_EACH + " {{reason}}",
                     )
                 ],
@@ -113,7 +113,7 @@ GPU = Dashboard(
             ),
             Panel(
                 title="Energy",
-                description="Watts as the counter of energy has them: the mean, with no peak lost between readings.",
+                description="The mean by the counter of energy, which misses no peak between readings.",
                 queries=[Query(expr=rate("atelier_gpu_energy_joules_total"), legend=_EACH)],
                 unit="watt",
             ),

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from monitoring.panels import Dashboard, Panel, Query, Variable
+from monitoring.panels import Dashboard, Panel, Query, Variable, ratio
 
 _PODS = 'namespace=~"$namespace", pod=~"$pod"'
+_RESTARTS = f"increase(kube_pod_container_status_restarts_total{{{_PODS}}}[1h])"
 _SET = 'namespace=~"$namespace", deployment=~"$deployment"'
 _CONTAINERS = f'{_PODS}, container!="", container!="POD"'
+
+
+def _grows(metric: str) -> str:
+    """By pod, in a second."""
+    return f"sum by (pod) (rate({metric}{{{_CONTAINERS}}}[$__rate_interval]))"
+
 
 KUBERNETES = Dashboard(
     uid="atelier-kubernetes",
@@ -49,7 +56,7 @@ KUBERNETES = Dashboard(
                 description="In an hour, by pod.",
                 queries=[
                     Query(
-                        expr=f"sum by (pod) (increase(kube_pod_container_status_restarts_total{{{_PODS}}}[1h]))",
+                        expr=f"sum by (pod) ({_RESTARTS})",
                         legend="{{pod}}",
                     )
                 ],
@@ -89,20 +96,20 @@ KUBERNETES = Dashboard(
                 description="Cores in use, by pod.",
                 queries=[
                     Query(
-                        expr=f"sum by (pod) (rate(container_cpu_usage_seconds_total{{{_CONTAINERS}}}[$__rate_interval]))",
+                        expr=_grows("container_cpu_usage_seconds_total"),
                         legend="{{pod}}",
                     )
                 ],
             ),
             Panel(
                 title="CPU held back",
-                description="Share of the periods in which the limit stopped the container: raise it, or lower instances.",
+                description="Share of periods in which its limit stopped it: raise that, or lower instances.",
                 queries=[
                     Query(
-                        expr="sum by (pod)\n"
-                        f"  (rate(container_cpu_cfs_throttled_periods_total{{{_CONTAINERS}}}[$__rate_interval]))\n"
-                        "/ (sum by (pod)\n"
-                        f"  (rate(container_cpu_cfs_periods_total{{{_CONTAINERS}}}[$__rate_interval])) > 0)",
+                        expr=ratio(
+                            _grows("container_cpu_cfs_throttled_periods_total"),
+                            _grows("container_cpu_cfs_periods_total"),
+                        ),
                         legend="{{pod}}",
                     )
                 ],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from monitoring.panels import WHERE, Dashboard, Panel, Query, Variable, here, quantile, rate
+from monitoring.panels import WHERE, Dashboard, Panel, Query, Variable, here, quantile, total
 
 _MODEL = 'model=~"$model"'
+_SWITCHES = f"increase({here('atelier_version_switches_total', _MODEL)}[1h])"
+_HITS = total("atelier_cache_hits_total", "model", _MODEL)
+_MISSES = total("atelier_cache_misses_total", "model", _MODEL)
 
 MODEL = Dashboard(
     uid="atelier-model",
@@ -18,7 +21,7 @@ MODEL = Dashboard(
                 description="A canary has a line of its own.",
                 queries=[
                     Query(
-                        expr=f"sum by (model, version) ({rate('atelier_requests_total', _MODEL)})",
+                        expr=total("atelier_requests_total", "model, version", _MODEL),
                         legend="{{model}} {{version}}",
                     )
                 ],
@@ -30,7 +33,7 @@ MODEL = Dashboard(
                 description="What the model is asked to do.",
                 queries=[
                     Query(
-                        expr=f"sum by (model, task) ({rate('atelier_requests_total', _MODEL)})",
+                        expr=total("atelier_requests_total", "model, task", _MODEL),
                         legend="{{model}} {{task}}",
                     )
                 ],
@@ -42,7 +45,7 @@ MODEL = Dashboard(
                 description="By version, so that a bad one shows.",
                 queries=[
                     Query(
-                        expr=f"sum by (version, code) ({rate('atelier_requests_total', _MODEL)})",
+                        expr=total("atelier_requests_total", "version, code", _MODEL),
                         legend="{{version}} {{code}}",
                     )
                 ],
@@ -76,7 +79,7 @@ MODEL = Dashboard(
                 description="How many requests took how long; an exemplar leads to the trace of one.",
                 queries=[
                     Query(
-                        expr=f"sum by (le) ({rate('atelier_request_seconds_bucket', _MODEL)})",
+                        expr=total("atelier_request_seconds_bucket", "le", _MODEL),
                         legend="{{le}}",
                     )
                 ],
@@ -90,7 +93,7 @@ MODEL = Dashboard(
                 description="They asked for the same with the same seed while it was being computed.",
                 queries=[
                     Query(
-                        expr=f"sum by (model) ({rate('atelier_requests_shared_total', _MODEL)})",
+                        expr=total("atelier_requests_shared_total", "model", _MODEL),
                         legend="{{model}}",
                     )
                 ],
@@ -101,9 +104,7 @@ MODEL = Dashboard(
                 description="Of the requests that the cache could have answered.",
                 queries=[
                     Query(
-                        expr=f"sum by (model) ({rate('atelier_cache_hits_total', _MODEL)})\n"
-                        f"/ (sum by (model) ({rate('atelier_cache_hits_total', _MODEL)})\n"
-                        f"  + sum by (model) ({rate('atelier_cache_misses_total', _MODEL)}) > 0)",
+                        expr=f"{_HITS}\n/ ({_HITS} + {_MISSES} > 0)",
                         legend="{{model}}",
                     )
                 ],
@@ -135,7 +136,7 @@ MODEL = Dashboard(
                 description="Times in an hour that requests without a version went over to another one.",
                 queries=[
                     Query(
-                        expr=f"sum by (model) (increase({here('atelier_version_switches_total', _MODEL)}[1h]))",
+                        expr=f"sum by (model) ({_SWITCHES})",
                         legend="{{model}}",
                     )
                 ],

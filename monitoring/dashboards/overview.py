@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from monitoring.objectives import AVAILABILITY, LATENCY, LATENCY_SECONDS
-from monitoring.panels import WHERE, Dashboard, Panel, Query, here, mean, quantile, rate
+from monitoring.panels import WHERE, Dashboard, Panel, Query, here, mean, quantile, rate, total
 from monitoring.recording import errors_ratio, slow_ratio
+
+
+def _worst(ratio: str) -> str:
+    """Of a ratio that is recorded by job."""
+    return f'max({ratio}{{namespace=~"$namespace", job=~"$job"}})'
+
 
 OVERVIEW = Dashboard(
     uid="atelier-overview",
@@ -30,10 +36,8 @@ OVERVIEW = Dashboard(
             ),
             Panel(
                 title="Errors over an hour",
-                description=f"Requests that failed or found no room; the objective is {1 - AVAILABILITY:.1%}.",
-                queries=[
-                    Query(expr=f"max({here(errors_ratio('1h'))})".replace(', instance=~"$instance"', ""))
-                ],
+                description=f"Failed, or found no room; the objective is {1 - AVAILABILITY:.1%}.",
+                queries=[Query(expr=_worst(errors_ratio("1h")))],
                 unit="percentunit",
                 kind="figure",
                 width=4,
@@ -42,7 +46,7 @@ OVERVIEW = Dashboard(
             Panel(
                 title=f"Over {LATENCY_SECONDS} s over an hour",
                 description=f"Answers that took longer; the objective is {1 - LATENCY:.0%}.",
-                queries=[Query(expr=f"max({here(slow_ratio('1h'))})".replace(', instance=~"$instance"', ""))],
+                queries=[Query(expr=_worst(slow_ratio("1h")))],
                 unit="percentunit",
                 kind="figure",
                 width=4,
@@ -71,16 +75,14 @@ OVERVIEW = Dashboard(
             Panel(
                 title="Requests by model",
                 description="Answered in a second, well or not.",
-                queries=[
-                    Query(expr=f"sum by (model) ({rate('atelier_requests_total')})", legend="{{model}}")
-                ],
+                queries=[Query(expr=total("atelier_requests_total", "model"), legend="{{model}}")],
                 unit="reqps",
                 kind="stacked",
             ),
             Panel(
                 title="Requests by code",
-                description="Canonical codes: OK is well, RESOURCE_EXHAUSTED is full, CANCELLED is a client that left.",
-                queries=[Query(expr=f"sum by (code) ({rate('atelier_requests_total')})", legend="{{code}}")],
+                description="OK is well, RESOURCE_EXHAUSTED is full, CANCELLED is a client that left.",
+                queries=[Query(expr=total("atelier_requests_total", "code"), legend="{{code}}")],
                 unit="reqps",
                 kind="stacked",
             ),
@@ -103,8 +105,8 @@ OVERVIEW = Dashboard(
             ),
             Panel(
                 title="Where a request's time goes",
-                description="Seconds of waiting, computing and encoding for each request that was answered. Calls of "
-                "one request can run side by side, and a batch is shared, so this is no sum.",
+                description="Seconds of waiting, computing and encoding for each request that was answered. "
+                "Calls of one request run side by side, and share batches: this is no sum.",
                 queries=[
                     Query(
                         expr=f"sum({rate(f'atelier_{part}_seconds_sum')})\n"
@@ -117,11 +119,11 @@ OVERVIEW = Dashboard(
             ),
             Panel(
                 title="Refused at the door",
-                description="rows and bytes: full. late: the backlog is too long for the deadline. hopeless and too_large: "
-                "no gateway of this size could.",
+                description="rows and bytes: full. late: the backlog is too long for the deadline. "
+                "hopeless and too_large: no gateway of this size could.",
                 queries=[
                     Query(
-                        expr=f"sum by (reason) ({rate('atelier_requests_refused_total')})",
+                        expr=total("atelier_requests_refused_total", "reason"),
                         legend="{{reason}}",
                     )
                 ],
@@ -132,7 +134,7 @@ OVERVIEW = Dashboard(
         "Room and work": [
             Panel(
                 title="Instances in use",
-                description="Calls that run, of those that can at a time. Near 100% more load means longer queues.",
+                description="Calls that run, of those that can. Near 100% more load means longer queues.",
                 queries=[
                     Query(
                         expr=f"sum by (instance) ({rate('atelier_call_seconds_sum')})\n"
@@ -152,7 +154,7 @@ OVERVIEW = Dashboard(
             ),
             Panel(
                 title="Event loop",
-                description="How late a task that sleeps is woken. What blocks the loop delays every request.",
+                description="How late a task that sleeps is woken. What blocks the loop delays everybody.",
                 queries=[
                     Query(
                         expr=quantile(0.99, "atelier_event_loop_lag_seconds", "instance"),

@@ -53,7 +53,7 @@ async def test_what_differs_in_anything_is_not_shared(open_tiny: OpenService, ot
             service.generate_images(asked(**{"class_id": 1, **other}), CONTEXT),
         )
         assert payload(one) != payload(another)
-        assert registry.get_sample_value("atelier_requests_shared_total", LABELS) is None
+        assert registry.get_sample_value("atelier_requests_shared_total", LABELS) == 0
 
 
 async def test_without_a_seed_everybody_gets_their_own(open_tiny: OpenService) -> None:
