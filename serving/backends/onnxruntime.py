@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from serving.calls import Tensors
+from serving.calls import Computed, Tensors
 from serving.catalog import MODEL_FILE, Index, scan
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest, TensorSpec
@@ -41,9 +42,10 @@ class _Loaded:
     session: Any
     outputs: tuple[str, ...]
 
-    def run(self, inputs: Tensors) -> Tensors:
+    def run(self, inputs: Tensors) -> Computed:
+        began = perf_counter()
         results = self.session.run(self.outputs, inputs)
-        return dict(zip(self.outputs, results, strict=True))
+        return Computed(dict(zip(self.outputs, results, strict=True)), perf_counter() - began)
 
 
 class OnnxRuntimeBackend:
@@ -111,7 +113,7 @@ class OnnxRuntimeBackend:
             return self._instances
         return 1 if self.device == "cuda" or _CUDA in self._providers else self._processors
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Tensors:
+    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
         """One call in a thread of the pool."""
         loaded = self._sessions.get((graph, version))
         if loaded is None:
