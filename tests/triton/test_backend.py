@@ -13,9 +13,9 @@ import tiny_graphs
 
 from serving.backends.onnxruntime import OnnxRuntimeBackend
 from serving.backends.triton.backend import TritonBackend
+from serving.calls import Computed
 from serving.catalog import scan
 from serving.client.gateway import free_ports
-from serving.calls import Computed
 from serving.errors import Code, ServingError
 from serving.settings import Settings
 from tests.triton.server import TritonServer, few_instances, need_triton, triton_server
