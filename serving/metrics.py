@@ -223,9 +223,9 @@ class Metrics:
             self.loads,
             self.load_seconds,
         )
-        build = Info("atelier_build", "What is running.", registry=registry)
+        self.build = Info("atelier_build", "What is running.", registry=registry)
         version = importlib.metadata.version("atelier")
-        build.info({"version": version, "python": platform.python_version()})
+        self.build.info({"version": version, "python": platform.python_version()})
         ProcessCollector(registry=registry)
 
     def graph(self, graph: str) -> GraphMetrics:

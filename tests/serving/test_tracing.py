@@ -220,7 +220,7 @@ class Injecting(OnnxRuntimeBackend):
 
     headers: list[dict[str, str]] = []  # noqa: RUF012 - of the class, which the settings make an instance of
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Tensors:
+    async def infer(self, graph: str, version: int, inputs: Tensors) -> tuple[Tensors, float]:
         self.headers.append(inject())
         return await super().infer(graph, version, inputs)
 
