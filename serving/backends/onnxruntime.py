@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from serving.backends.binding import Bound, Direct, can_be_bound
 from serving.backends.providers import CPU, Accelerator, Choice, Device
 from serving.backends.sessions import Sessions, onnxruntime_and_providers
-from serving.calls import Tensors
+from serving.calls import Computed, Tensors
 from serving.catalog import MODEL_FILE, Index, Parsed, scan
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest, TensorSpec
@@ -130,14 +131,14 @@ class OnnxRuntimeBackend:
         on_gpu = self.choice.demanded or self._providers - {CPU}
         return 1 if on_gpu else self._processors
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Tensors:
+    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
         """One call in a thread of the pool."""
         loaded = self._sessions.get((graph, version))
         if loaded is None:
             raise ServingError(Code.UNAVAILABLE, f"version {version} of {graph} is not loaded")
         loop = asyncio.get_running_loop()
         pool = self._pool if loaded.provider == CPU else self._gpu_pool
-        return await loop.run_in_executor(pool, loaded.calls.run, inputs)
+        return await loop.run_in_executor(pool, _timed, loaded.calls, inputs)
 
     def describe(self) -> Mapping[str, Any]:
         """Device, providers, version and threads."""
@@ -200,6 +201,12 @@ class OnnxRuntimeBackend:
             graphs=opened.graphs,
         )
         return _Loaded(calls=bound, provider=opened.provider)
+
+
+def _timed(calls: Direct | Bound, inputs: Tensors) -> Computed:
+    began = perf_counter()
+    outputs = calls.run(inputs)
+    return Computed(outputs, perf_counter() - began)
 
 
 def _example(manifest: Manifest, rows: int) -> dict[str, Any]:

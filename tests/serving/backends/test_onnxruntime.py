@@ -37,8 +37,9 @@ async def test_a_loaded_graph_computes_rows(backend: OnnxRuntimeBackend) -> None
     await backend.load("tiny_translator_a_to_b", 1)
     assert backend.ready("tiny_translator_a_to_b", 1)
     image = np.random.default_rng(0).standard_normal((3, 3, 4, 8)).astype(np.float32)
-    outputs = await backend.infer("tiny_translator_a_to_b", 1, {"image": image})
+    outputs, seconds = await backend.infer("tiny_translator_a_to_b", 1, {"image": image})
     np.testing.assert_array_equal(outputs["translated"], -image)
+    assert seconds > 0
 
 
 async def test_calls_run_side_by_side_on_one_session(backend: OnnxRuntimeBackend) -> None:
@@ -49,7 +50,7 @@ async def test_calls_run_side_by_side_on_one_session(backend: OnnxRuntimeBackend
         *(backend.infer("tiny_translator_b_to_a", 1, {"image": image}) for image in images)
     )
     for one, other in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(one["translated"], other["translated"])
+        np.testing.assert_array_equal(one.outputs["translated"], other.outputs["translated"])
 
 
 async def test_what_is_not_loaded_cannot_be_called(backend: OnnxRuntimeBackend) -> None:
@@ -179,4 +180,4 @@ async def test_closing_waits_for_calls_under_way(tiny_repository: Path) -> None:
     call = asyncio.create_task(backend.infer("tiny_translator_b_to_a", 1, {"image": image}))
     await asyncio.sleep(0)
     await backend.close()
-    assert (await call)["translated"].shape == image.shape
+    assert (await call).outputs["translated"].shape == image.shape
