@@ -17,22 +17,22 @@ _HEAD = """\
 
 <!-- Written by `python -m monitoring`; do not edit. -->
 
-Every metric of the gateway, on `/metrics` of the metrics port (8082) and of the HTTP port. Units are base units:
-seconds, bytes, joules, hertz, ratios from 0 to 1. [Observability](observability.md) says what to make of them, and what
-rules and dashboards there are.
+Every metric of the gateway, on `/metrics` of the metrics port (8082) and of the HTTP port. Units are base
+units: seconds, bytes, joules, hertz, ratios from 0 to 1. [Observability](observability.md) says what to make of
+them, and what rules and dashboards there are.
 
-Label values come from the repository and from lists in the code, never from clients: requests for a model that is not
-there count under `unknown`. The series of a model, graph or version go when it goes.
+Label values come from the repository and from lists in the code, never from clients: requests for a model
+that is not there count under `unknown`. The series of a model, graph or version go when it goes.
 """
-
-_SUFFIXES = {"counter": "_total", "info": "_info"}
 
 _PROCESS = """\
 ## Process
 
-`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_virtual_memory_bytes`, `process_open_fds`,
-`process_max_fds` and `process_start_time_seconds`, as every Prometheus client has them.
+`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_virtual_memory_bytes`,
+`process_open_fds`, `process_max_fds` and `process_start_time_seconds`, as every Prometheus client has them.
 """
+
+_SUFFIXES = {"counter": "_total", "info": "_info"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +52,8 @@ def to_markdown() -> str:
     }
     words = {
         "State": "Read when somebody scrapes.",
-        "GPUs": "Through NVML, read every five seconds. Without a driver there are none of these; what a GPU does "
-        "not know of itself is left out, and of one that is lost only `atelier_gpu_up` is left.",
+        "GPUs": "Through NVML, read every five seconds. Without a driver there are none of these; what a GPU "
+        "does not know of itself is left out, and of one that is lost `atelier_gpu_up` is left, and 0.",
     }
     parts = [_HEAD]
     for title, rows in sections.items():
@@ -75,7 +75,7 @@ def _counted() -> Iterator[_Row]:
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):
             (family,) = metric.collect()
-            # A family has its labels only once there is a series, and the metric itself no public name for them.
+            # A family has its labels only once there is a series, the metric no public name for them.
             labels = metric._labelnames
             if isinstance(metric, Info):
                 labels = tuple(family.samples[0].labels)

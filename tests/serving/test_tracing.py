@@ -29,7 +29,7 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 from serving.backends import BACKENDS
 from serving.backends.onnxruntime import OnnxRuntimeBackend
-from serving.calls import Tensors
+from serving.calls import Computed, Tensors
 from serving.client.gateway import free_ports
 from serving.errors import ServingError
 from serving.grpc_api import build_server
@@ -220,7 +220,7 @@ class Injecting(OnnxRuntimeBackend):
 
     headers: list[dict[str, str]] = []  # noqa: RUF012 - of the class, which the settings make an instance of
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> tuple[Tensors, float]:
+    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
         self.headers.append(inject())
         return await super().infer(graph, version, inputs)
 
