@@ -18,8 +18,8 @@ _HEAD = """\
 <!-- Written by `python -m monitoring`; do not edit. -->
 
 Every metric of the gateway, on `/metrics` of the metrics port (8082) and of the HTTP port. Units are base
-units: seconds, bytes, joules, hertz, ratios from 0 to 1. [Observability](observability.md) says what to make of
-them, and what rules and dashboards there are.
+units: seconds, bytes, joules, hertz, ratios from 0 to 1. [Observability](observability.md) says what to make
+of them, and what rules and dashboards there are.
 
 Label values come from the repository and from lists in the code, never from clients: requests for a model
 that is not there count under `unknown`. The series of a model, graph or version go when it goes.
