@@ -32,9 +32,18 @@ def series(registry: CollectorRegistry, label: str) -> set[str]:
     return {labels[label] for labels in samples if label in labels}
 
 
+async def older_versions(registry: CollectorRegistry) -> None:
+    """Waits for them: the gateway is ready when the newest are there."""
+    ready = {"model": "tiny_gan", "graph": "tiny_gan", "version": "1"}
+    async with asyncio.timeout(20):
+        while not registry.get_sample_value("atelier_graph_ready", ready):
+            await asyncio.sleep(0.01)
+
+
 async def test_requests_count_by_task_model_version_and_code(open_tiny: Any):
     registry = CollectorRegistry()
     async with open_tiny(registry) as service:
+        await older_versions(registry)
         for version in (0, 1):
             asked = pb.GenerateImagesRequest(model="tiny_gan", class_id=0, version=version)
             await service.generate_images(asked, RequestContext())
@@ -59,6 +68,7 @@ async def test_requests_count_by_task_model_version_and_code(open_tiny: Any):
 async def test_what_is_loaded_and_allowed_for_can_be_read(open_tiny: Any):
     registry = CollectorRegistry()
     async with open_tiny(registry, max_pending_rows=77, max_pending_bytes=2**20):
+        await older_versions(registry)
         ready = {"model": "tiny_gan", "graph": "tiny_gan", "version": "2"}
         assert registry.get_sample_value("atelier_graph_ready", ready) == 1
         assert registry.get_sample_value("atelier_graph_instances", {"graph": "tiny_gan"}) == 2
