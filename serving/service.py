@@ -20,7 +20,7 @@ from serving.catalog import Catalog, PublicModel
 from serving.describe import describe, run_info
 from serving.drawing import Drawing
 from serving.errors import Code, ServingError
-from serving.exploration import Bounds, latent_message, plan_exploration
+from serving.exploration import DEFAULT_COUNT, Bounds, latent_message, plan_exploration
 from serving.generation import Generation, plan
 from serving.loading import Loading
 from serving.manifest import Manifest
@@ -65,6 +65,10 @@ class Service:
     def not_ready_reason(self) -> str | None:
         """Why the gateway is not ready, in a sentence; None when it is."""
         return "the gateway is stopping" if self._requests.closing else self._loading.not_ready_reason()
+
+    async def cut_off(self) -> None:
+        """Ends what is still under way, and tells whoever asked for it."""
+        await self._requests.close(0)
 
     async def wait_loaded(self) -> None:
         """Until the newest version of every model is loaded or refused."""
@@ -114,7 +118,9 @@ class Service:
         self, request: pb.TranslateImagesRequest, context: RequestContext
     ) -> pb.TranslateImagesResponse:
         """Images carried from one domain to the other."""
-        async with self._requests.track("TranslateImages", request.model, context) as deadline:
+        async with self._requests.track(
+            "TranslateImages", request.model, context, images=len(request.images)
+        ) as deadline:
             model, version = self._resolve(request.model, request.version, "translate")
             graph = checks.direction(request.direction, model)
             image_format = checks.image_format(request.format)
@@ -138,7 +144,9 @@ class Service:
         self, request: pb.EncodeImagesRequest, context: RequestContext
     ) -> pb.EncodeImagesResponse:
         """Latents of images: the means of what the encoder says."""
-        async with self._requests.track("EncodeImages", request.model, context) as deadline:
+        async with self._requests.track(
+            "EncodeImages", request.model, context, images=len(request.images)
+        ) as deadline:
             model, version = self._resolve(request.model, request.version, "encode")
             graph = model.graphs["encoder"]
             class_id = checks.required_class_id(request, model, graph)
@@ -154,7 +162,9 @@ class Service:
         self, request: pb.DecodeLatentsRequest, context: RequestContext
     ) -> pb.DecodeLatentsResponse:
         """Images of latents."""
-        async with self._requests.track("DecodeLatents", request.model, context) as deadline:
+        async with self._requests.track(
+            "DecodeLatents", request.model, context, images=len(request.latents)
+        ) as deadline:
             model, version = self._resolve(request.model, request.version, "decode")
             graph, spec = model.drawn, model.latent
             assert graph is not None
@@ -177,7 +187,9 @@ class Service:
         self, request: pb.ExploreLatentsRequest, context: RequestContext
     ) -> pb.ExploreLatentsResponse:
         """Images along a path through latent space."""
-        async with self._requests.track("ExploreLatents", request.model, context) as deadline:
+        async with self._requests.track(
+            "ExploreLatents", request.model, context, images=max(1, request.count or DEFAULT_COUNT)
+        ) as deadline:
             model, version = self._resolve(request.model, request.version, "decode")
             bounds = Bounds(
                 max_count=self._settings.max_count,
@@ -214,7 +226,9 @@ class Service:
         context: RequestContext,
         update: Callable[[tuple[Generation, Progress]], None] | None = None,
     ) -> pb.GenerateImagesResponse:
-        async with self._requests.track(method, request.model, context) as deadline:
+        async with self._requests.track(
+            method, request.model, context, images=max(1, request.count)
+        ) as deadline:
             model, version = self._resolve(request.model, request.version, "generate")
             generation = plan(request, model, version, self._settings.max_count)
 
