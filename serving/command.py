@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     except SettingsError as error:
         return _complain(error, _USAGE)
     repository = resolved.settings.repository
-    if not repository.is_dir():
+    if resolved.settings.backend == "onnxruntime" and not repository.is_dir():
         return _complain(
             f"no model repository at {repository}: name its folder with --repository, or make one with "
             "`atelier export`",
@@ -107,7 +107,7 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> int:
                 say(_addresses(settings, ports))
                 helpers = [
                     servers.create_task(_say_when_loaded(service, started, say), name="loading"),
-                    servers.create_task(keep_fresh(life, watched), name="fresh"),
+                    servers.create_task(keep_fresh(life, watched, [service.reload]), name="fresh"),
                 ]
                 await life.draining.wait()
                 if settings.drain_delay:
