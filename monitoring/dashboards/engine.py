@@ -11,8 +11,8 @@ def _by_graph(metric: str) -> str:
     return total(metric, "graph", _GRAPH)
 
 
-def _in_an_hour(metric: str) -> str:
-    return f"sum by (graph) (increase({here(metric, _GRAPH)}[1h]))"
+def _ever(metric: str) -> str:
+    return f"sum by (graph) ({here(metric, _GRAPH)})"
 
 
 def _triton(metric: str) -> str:
@@ -109,12 +109,10 @@ ENGINE = Dashboard(
             ),
             Panel(
                 title="Loading",
-                description="Mean time that a version of a graph took to load, over an hour.",
+                description="Mean time that a version of a graph took to load, since the gateway started.",
                 queries=[
                     Query(
-                        expr=ratio(
-                            _in_an_hour("atelier_load_seconds_sum"), _in_an_hour("atelier_load_seconds_count")
-                        ),
+                        expr=ratio(_ever("atelier_load_seconds_sum"), _ever("atelier_load_seconds_count")),
                         legend="{{graph}}",
                     )
                 ],
