@@ -121,13 +121,11 @@ class Engine:
     async def measure(self, graph: str, version: int, inputs: Tensors) -> float:
         """Seconds of one call by itself, which an instance is taken for."""
         self._running[graph] += 1
-        started = monotonic()
         try:
-            await self._backend.infer(graph, version, inputs)
+            return (await self._backend.infer(graph, version, inputs)).seconds
         finally:
             self._running[graph] -= 1
             self._dispatch_soon()
-        return monotonic() - started
 
     def inherit(self, graph: str, version: int, before: int) -> None:
         """Takes a new version to cost what the one before it does, until it has been measured itself."""
@@ -222,9 +220,8 @@ class Engine:
 
     async def _compute(self, lane: Lane, parts: list[Part]) -> None:
         inputs, buffers = lane.join(parts)
-        started = monotonic()
         try:
-            outputs = await self._backend.infer(lane.graph, lane.version, inputs)
+            outputs, seconds = await self._backend.infer(lane.graph, lane.version, inputs)
         except Exception as error:
             self._metrics.call_failures.labels(lane.graph).inc()
             for part in parts:
@@ -232,7 +229,7 @@ class Engine:
             if not isinstance(error, ServingError):
                 log.exception("a call of %s with %d rows failed", lane.graph, sum(p.rows for p in parts))
         else:
-            self._observe(lane, parts, monotonic() - started)
+            self._observe(lane, parts, seconds)
             self._distribute(lane, parts, outputs)
         finally:
             if buffers is not None:
