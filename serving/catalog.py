@@ -105,14 +105,11 @@ class PublicModel:
         return tuple(sorted(set.intersection(*map(set, served))))
 
     def shares(self, ready: Sequence[int]) -> Mapping[int, float]:
-        """How the requests that name no version are shared out: the canary's shares, else all to the newest."""
-        canary = {
-            version: share for version, share in self.first.canary.items() if version in ready and share
-        }
-        whole = sum(canary.values())
+        """How requests that name no version are shared out: by the canary, else all to the newest."""
+        canary = {v: share for v, share in sorted(self.first.canary.items()) if v in ready and share}
         if not canary:
             return {max(ready): 1.0} if ready else {}
-        return {version: share / whole for version, share in sorted(canary.items())}
+        return {version: share / sum(canary.values()) for version, share in canary.items()}
 
     def version(self, asked: int, ready: Sequence[int], key: str = "") -> int:
         """The version of a request: the one asked for; for 0 the newest that is ready, else the newest.
