@@ -57,6 +57,10 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._graphs: dict[str, GraphMetrics] = {}
         self._gone_graphs: set[str] = set()
+        # Children by labels: looking one up costs as much as counting it.
+        self._answered: dict[tuple[str, ...], tuple[Counter, Histogram | None]] = {}
+        self._in_flight: dict[str, Gauge] = {}
+        self._encode: dict[str, Histogram] = {}
         self._versions: dict[str, frozenset[str]] = {}
         self.requests = Counter(
             "atelier_requests",
@@ -258,9 +262,29 @@ class Metrics:
         """Counts a request. A version or model that has gone meanwhile gets no series any more."""
         if version and version not in self._versions.get(model, ()):
             model, version = (model if model in self._versions else UNKNOWN), ""
-        self.requests.labels(method, task, model, version, code).inc()
-        if code == "OK":
-            self.request_seconds.labels(method, model, version).observe(seconds, exemplar)
+        key = (method, task, model, version, code)
+        known = self._answered.get(key)
+        if known is None:
+            latency = self.request_seconds.labels(method, model, version) if code == "OK" else None
+            known = self._answered[key] = (self.requests.labels(*key), latency)
+        answers, latency = known
+        answers.inc()
+        if latency is not None:
+            latency.observe(seconds, exemplar)
+
+    def in_flight(self, method: str) -> Gauge:
+        """The gauge of a method's requests."""
+        known = self._in_flight.get(method)
+        if known is None:
+            known = self._in_flight[method] = self.requests_in_flight.labels(method)
+        return known
+
+    def encoded(self, name: str, seconds: float, exemplar: dict[str, str] | None) -> None:
+        """Observes the encoding of an answer in a format."""
+        known = self._encode.get(name)
+        if known is None:
+            known = self._encode[name] = self.encode_seconds.labels(name)
+        known.observe(seconds, exemplar)
 
     @contextmanager
     def loading(self, graph: str) -> Iterator[None]:
@@ -276,6 +300,7 @@ class Metrics:
 
     def serve(self, model: str, versions: Iterable[int]) -> None:
         """A model has these versions from now on: the series of others go."""
+        self._answered.clear()
         kept = self._versions[model] = frozenset(map(str, versions))
         for counter in (self.shared, self.switches, self.cache_hits, self.cache_misses):
             counter.labels(model)  # from zero on, so that the first one shows
@@ -288,6 +313,7 @@ class Metrics:
 
     def forget_model(self, model: str) -> None:
         """Drops the series of a model that is gone."""
+        self._answered.clear()
         self._versions.pop(model, None)
         for metric in self._of_models:
             metric.remove_by_labels({"model": model})

@@ -46,7 +46,7 @@ class PicturePool:
         with span("encode"):
             encoded = await self.run(_encode, images, graph.value_range, image_format)
         name = pictures.format_name(image_format)
-        self._metrics.encode_seconds.labels(name).observe(monotonic() - began, exemplar(current()))
+        self._metrics.encoded(name, monotonic() - began, exemplar(current()))
         return encoded
 
     async def sheet(self, images: Sequence[pb.Image], image_format: int) -> bytes:

@@ -86,7 +86,7 @@ class Requests:
         self._tasks[task] = _Resolved()
         request_id.set(context.request_id)
         describe_request(request_id=context.request_id, method=method, model=model)
-        self._metrics.requests_in_flight.labels(method).inc()
+        self._metrics.in_flight(method).inc()
         try:
             if self.closing:
                 raise ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again", retry_after=1.0)
@@ -120,7 +120,7 @@ class Requests:
         finally:
             resolved = self._tasks.pop(task)
             seconds = monotonic() - began
-            self._metrics.requests_in_flight.labels(method).dec()
+            self._metrics.in_flight(method).dec()
             self._metrics.answered(
                 method=method,
                 task=resolved.task,

@@ -38,6 +38,8 @@ class Admission:
         self._rows = 0
         self._bytes = 0
         self._backlog = backlog
+        metrics.rows_admitted.set_function(lambda: self._rows)
+        metrics.bytes_admitted.set_function(lambda: self._bytes)
 
     @contextmanager
     def admit(self, ticket: Ticket) -> Iterator[None]:
@@ -51,7 +53,6 @@ class Admission:
         self._check_deadline(ticket)
         self._rows += rows
         self._backlog.add(ticket)
-        self._metrics.rows_admitted.set(self._rows)
         try:
             yield
         except BaseException:
@@ -61,7 +62,6 @@ class Admission:
         finally:
             self._backlog.remove(ticket)
             self._rows -= rows
-            self._metrics.rows_admitted.set(self._rows)
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
@@ -81,12 +81,10 @@ class Admission:
                 self._until_left((self._bytes + size - self._max_bytes) / self._bytes),
             )
         self._bytes += size
-        self._metrics.bytes_admitted.set(self._bytes)
         try:
             yield
         finally:
             self._bytes -= size
-            self._metrics.bytes_admitted.set(self._bytes)
 
     def _check_room(self, rows: int) -> None:
         if rows > self._max_rows:

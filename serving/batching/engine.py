@@ -65,6 +65,8 @@ class Engine:
         self._batch_ended = asyncio.Event()
         self._batches: set[asyncio.Task[None]] = set()
         self._closed = False
+        # Asked by a scrape, in a thread of its own.
+        metrics.rows_pending.set_function(lambda: sum(lane.pending for lane in list(self._waiting)))
 
     async def call(self, call: Call, ticket: Ticket) -> Tensors:
         """The outputs of a call. Cancelling withdraws its rows; batch mates never notice."""
@@ -195,7 +197,6 @@ class Engine:
                 if parts:
                     self._start(lane, parts)
         self._run_ahead()
-        self._metrics.rows_pending.set(sum(lane.pending for lane in self._waiting))
         self._batch_ended.set()
 
     def _run_ahead(self) -> None:
