@@ -34,7 +34,7 @@ class Atelier:
 
     def __init__(self, channel: grpc.aio.Channel, metrics_port: int, process_id: int) -> None:
         self._stub: Any = ImageGenerationStub(channel)  # type: ignore[no-untyped-call] # generated
-        self._metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
+        self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         self.process_id = process_id
 
     async def send(self, ask: Ask) -> str:
@@ -52,7 +52,7 @@ class Atelier:
 
     def metrics_page(self) -> str:
         """/metrics as Prometheus gets it."""
-        with urlopen(self._metrics_url, timeout=10) as answer:
+        with urlopen(self.metrics_url, timeout=10) as answer:
             return str(answer.read().decode())
 
     def metrics(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

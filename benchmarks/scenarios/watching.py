@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 import grpc
@@ -23,7 +24,16 @@ from benchmarks.summary import percentile, take_turns
 from serving.catalog import build, scan
 
 _SCRAPES = 200
-_SECONDS_BETWEEN = 0.2
+_SCRAPER = """
+import sys, time
+from urllib.request import urlopen
+while True:
+    began = time.perf_counter()
+    with urlopen(sys.argv[1]) as answer:
+        answer.read()
+    print(time.perf_counter() - began, flush=True)
+    time.sleep(0.2)
+"""
 
 
 async def watching(plan: Plan, tell: Tell) -> dict[str, Any]:
@@ -67,19 +77,15 @@ async def _loaded(plan: Plan, gateway: Atelier, mix: Mix) -> dict[str, float]:
 
 async def _scrapes(plan: Plan, gateway: Atelier, mixes: dict[str, Mix]) -> dict[str, Any]:
     """Times of scrapes in the middle of a saturated load, and CPU time of one with nothing else going on."""
-    times: list[float] = []
-
-    async def scrape() -> None:
-        while True:
-            began = perf_counter()
-            await asyncio.to_thread(gateway.metrics_page)
-            times.append(perf_counter() - began)
-            await asyncio.sleep(_SECONDS_BETWEEN)
-
-    scraping = asyncio.create_task(scrape())
+    # By a process of its own, as this one is busy with the load.
+    scraper = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _SCRAPER, gateway.metrics_url, stdout=subprocess.PIPE
+    )
     for mix in mixes.values():
         await closed_loop(gateway.send, mix, clients=plan.clients, warm_up=0, seconds=plan.seconds)
-    scraping.cancel()
+    scraper.terminate()
+    said, _ = await scraper.communicate()
+    times = [float(line) for line in said.split()]
     page = await asyncio.to_thread(gateway.metrics_page)
     began = cpu_seconds(gateway.process_id)
     for _ in range(_SCRAPES):
