@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -26,6 +27,7 @@ from typing import Any, Literal, get_args
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from serving import version_policy
 from serving.acceleration import (
     Acceleration,
     AccelerationError,
@@ -35,6 +37,8 @@ from serving.acceleration import (
     declare_cpu,
     declare_plan,
 )
+from serving.probe import Probe
+from serving.version_policy import PUBLISHED, VersionPolicy
 
 PREFIX = "atelier."
 
@@ -185,6 +189,8 @@ class VersionRecord:
     """Rows below which a batch is padded so that a row's result never depends on its batch mates."""
     quality: Mapping[str, float] = field(default_factory=dict)
     """Measured figures of the model, by name, as `atelier evaluate` found them."""
+    probe: Probe | None = None
+    """What it computed for fixed inputs, to be found again wherever it is loaded."""
     precision: Precision = "float32"
     """What the arithmetic of the file is done in."""
     speedup: float = 1.0
@@ -237,6 +243,10 @@ class Manifest:
     """How Triton runs it on a GPU; None for onnxruntime's defaults."""
     versions: Mapping[int, VersionRecord] = field(default_factory=dict)
     """Published versions."""
+    version_policy: VersionPolicy = PUBLISHED
+    """Which of them are served."""
+    canary: Mapping[int, float] = field(default_factory=dict)
+    """Shares of the requests that name no version, by version; empty where all get the newest."""
 
     def __post_init__(self) -> None:
         for name in ("graph", "model", "role"):
@@ -258,6 +268,10 @@ class Manifest:
             raise ManifestError(f"{self.graph}: two tensors have one name: {', '.join(names)}")
         if any(version < 1 for version in self.versions):
             raise ManifestError(f"{self.graph}: versions count from 1, got {sorted(self.versions)}")
+        if any(not 0 <= share < math.inf for share in self.canary.values()):
+            raise ManifestError(f"{self.graph}: shares of a canary are 0 or more, got {dict(self.canary)}")
+        if self.canary and not any(self.canary.values()):
+            raise ManifestError(f"{self.graph}: a canary gives some version a share above 0")
         unknown = set(self.tasks) - set(get_args(Task))
         if unknown:
             raise ManifestError(f"{self.graph}: unknown tasks {sorted(unknown)}")
@@ -291,6 +305,7 @@ def _portable(manifest: Manifest) -> Any:
             tensor.data_type = model_config_pb2.DataType.Value(_TRITON_DTYPES[spec.dtype])
             tensor.dims.extend(spec.shape)
     config.dynamic_batching.SetInParent()
+    version_policy.write(manifest.version_policy, config)
     for key, value in _parameters(manifest).items():
         config.parameters[PREFIX + key].string_value = value
     return config
@@ -335,6 +350,8 @@ def parse(text: str, graph: str) -> Manifest:
         raise ManifestError(f"{graph}: config.pbtxt does not parse: {error}") from error
     if not config.name:
         config.name = graph
+    if not (config.backend or config.platform):
+        raise ManifestError(f"{graph}: config.pbtxt names no backend, its last line: it was copied in part")
     if config.name != graph:
         raise ManifestError(f"{graph}: config.pbtxt is named {config.name!r}; it must be the folder's name")
     return from_config(config)
@@ -388,19 +405,31 @@ def _parameters(manifest: Manifest) -> dict[str, str]:
         values["multiple_of"] = json.dumps(multiples)
     if manifest.acceleration:
         values["acceleration"] = json.dumps(dataclasses.asdict(manifest.acceleration), sort_keys=True)
+    if manifest.canary:
+        values["canary"] = json.dumps({str(version): share for version, share in manifest.canary.items()})
     for version, record in sorted(manifest.versions.items()):
         values[f"version.{version}"] = json.dumps(_plain(record), sort_keys=True)
     return values
 
 
 def _plain(record: VersionRecord) -> dict[str, Any]:
-    """The record as JSON takes it; what is said of low precision and plans only where there is something."""
+    """The record as JSON takes it; what is said of probes, low precision and plans only where there is
+    something."""
     values = dataclasses.asdict(record)
     plain = VersionRecord(sha256="", max_abs_error=0.0)
-    optional = ("precision", "speedup", "quality_change", "plan")
+    optional = ("probe", "precision", "speedup", "quality_change", "plan")
     return {
         name: value for name, value in values.items() if name not in optional or value != getattr(plain, name)
     }
+
+
+def _record(text: str) -> VersionRecord:
+    """A record, without what a newer `atelier export` may say in it."""
+    known = {each.name for each in dataclasses.fields(VersionRecord)}
+    said = {name: value for name, value in json.loads(text).items() if name in known}
+    if "probe" in said:
+        said["probe"] = Probe.from_json(said["probe"])
+    return VersionRecord(**said)
 
 
 def _from_values(config: Any, values: Mapping[str, str]) -> Manifest:
@@ -433,10 +462,12 @@ def _from_values(config: Any, values: Mapping[str, str]) -> Manifest:
             Acceleration(**json.loads(values["acceleration"])) if "acceleration" in values else None
         ),
         versions={
-            int(key.removeprefix("version.")): VersionRecord(**json.loads(value))
+            int(key.removeprefix("version.")): _record(value)
             for key, value in values.items()
             if key.startswith("version.")
         },
+        version_policy=version_policy.read(config),
+        canary={int(version): share for version, share in json.loads(values.get("canary", "{}")).items()},
     )
 
 
