@@ -46,7 +46,7 @@ async def triton_backend(plan: Plan, tell: Tell) -> dict[str, Any]:
                     ),
                 }
                 contenders = {name: partial(_load, plan, mix, each) for name, each in gateways.items()}
-                runs = await take_turns(plan.runs, contenders, lambda words: tell(f"{model}, {words}"))
+                runs = await take_turns(plan.runs, contenders, partial(_tell, tell, model))
                 graph = public.denoiser.graph
                 formed = {name: batch_rows(each.metrics(), graph) for name, each in gateways.items()}
         results[model] = {"clients": plan.clients, "runs": runs, "batch_rows": formed}
@@ -58,3 +58,7 @@ async def _load(plan: Plan, mix: Mix, gateway: Atelier) -> dict[str, Any]:
         gateway.send, mix, clients=plan.clients, warm_up=plan.warm_up, seconds=plan.seconds
     )
     return figures(load)
+
+
+def _tell(tell: Tell, model: str, words: str) -> None:
+    tell(f"{model}, {words}")

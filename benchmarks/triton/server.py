@@ -151,9 +151,7 @@ class TritonServer:
         ]
 
 
-def lay_out(
-    repository: Path, target: Path, *, instances: int, graphs: Collection[str] | None = None
-) -> Path:
+def lay_out(repository: Path, target: Path, *, instances: int, graphs: Collection[str] | None = None) -> Path:
     """A copy of a repository, or of some of its graphs, with so many instances of each on the CPU.
 
     Under the pytriton wheel each instance is a process.

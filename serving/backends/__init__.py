@@ -48,6 +48,7 @@ class Backend(Protocol):
     async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
         """One call: inputs by name, each [rows, ...]; outputs likewise, and the time that it took.
 
+        Cancelling ends the call where that can be; the inputs are not read any more when this returns.
         Raises `ServingError` UNAVAILABLE where the version is not loaded or the engine is gone.
         """
 
