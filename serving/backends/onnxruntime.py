@@ -131,5 +131,98 @@ class OnnxRuntimeBackend:
         on_gpu = self.choice.demanded or self._providers - {CPU}
         return 1 if on_gpu else self._processors
 
+    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
+        """One call in a thread of the pool."""
+        loaded = self._sessions.get((graph, version))
+        if loaded is None:
+            raise ServingError(Code.UNAVAILABLE, f"version {version} of {graph} is not loaded")
+        loop = asyncio.get_running_loop()
+        pool = self._pool if loaded.provider == CPU else self._gpu_pool
+        call = loop.run_in_executor(pool, _timed, loaded.calls, inputs)
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await asyncio.wait([call])  # a thread cannot be stopped, and reads the inputs until it ends
+            raise
+
+    def describe(self) -> Mapping[str, Any]:
+        """Device, providers, version and threads."""
+        return {
+            "backend": "onnxruntime",
+            "version": onnxruntime_and_providers()[0].__version__,
+            "device": self.choice.device,
+            "accelerator": self.choice.accelerator,
+            "providers": sorted(self._providers),
+            "instances": self.slots(),
+            "threads": self.threads,
+        }
+
+    async def close(self) -> None:
+        """Waits for calls under way, then lets everything go."""
+        self._closed = True
+        await asyncio.to_thread(self._loaders.shutdown)
+        await asyncio.to_thread(self._pool.shutdown)
+        await asyncio.to_thread(self._gpu_pool.shutdown)
+        self._sessions.clear()
+
+    def _open(self, manifest: Manifest, version: int) -> _Loaded:
+        if self._closed:
+            raise ServingError(Code.UNAVAILABLE, "the gateway is stopping")
+        record = manifest.versions[version]
+        path = self.repository / manifest.graph / str(version) / MODEL_FILE
+        try:
+            model = path.read_bytes()
+        except OSError as error:
+            reason = f"{path} cannot be read: {error.strerror}"
+            raise ServingError(Code.FAILED_PRECONDITION, reason, retry_after=_READ_AGAIN) from error
+        digest = hashlib.sha256(model).hexdigest()
+        if digest != record.sha256:
+            raise _broken(
+                f"{path} has sha256 {digest[:12]}..., but {record.sha256[:12]}... was published: "
+                f"it was changed or copied in part; export it again"
+            )
+        try:
+            loaded = self._loaded(model, manifest, version)
+        except ServingError:
+            raise
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise _broken(f"{path} does not load: {error}") from error
+        try:
+            loaded.calls.warm_up(_example(manifest, record.min_rows))
+        except Exception as error:
+            raise _broken(f"{path} does not run on inputs of its config.pbtxt: {error}") from error
+        return loaded
+
+    def _loaded(self, model: bytes, manifest: Manifest, version: int) -> _Loaded:
+        fixed = can_be_bound(manifest)
+        opened = self._opener.open(model, manifest, version, graphs=fixed and self._instances <= 1)
+        if opened.provider == CPU or not fixed:
+            return _Loaded(calls=Direct(opened.session, manifest), provider=opened.provider)
+        bound = Bound(
+            opened.session,
+            manifest,
+            least=manifest.versions[version].min_rows,
+            device=self._opener.device,
+            graphs=opened.graphs,
+        )
+        return _Loaded(calls=bound, provider=opened.provider)
+
+
+def _timed(calls: Direct | Bound, inputs: Tensors) -> Computed:
+    began = perf_counter()
+    outputs = calls.run(inputs)
+    return Computed(outputs, perf_counter() - began)
+
+
+def _example(manifest: Manifest, rows: int) -> dict[str, Any]:
+    """Inputs of zeros with the least rows that the graph is ever called with."""
+    return {spec.name: np.zeros((rows, *_shape(spec)), _NUMPY_DTYPES[spec.dtype]) for spec in manifest.inputs}
+
+
+def _shape(spec: TensorSpec) -> list[int]:
+    side = -(-_WARM_UP_SIDE // spec.multiple_of) * spec.multiple_of
+    return [side if axis < 0 else axis for axis in spec.shape]
+
+
 def _broken(message: str) -> ServingError:
     return ServingError(Code.FAILED_PRECONDITION, message)

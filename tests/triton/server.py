@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.triton.installation import TritonMissingError, installed
-from benchmarks.triton.server import TritonServer, lay_out, triton_server
+from benchmarks.triton.server import Control, TritonServer, lay_out, triton_server
 
-__all__ = ["TritonServer", "few_instances", "missing", "need_triton", "triton_server"]
+__all__ = ["Control", "TritonServer", "few_instances", "missing", "need_triton", "triton_server"]
 
 
 @cache

@@ -133,6 +133,135 @@ class TritonBackend:
         """As many as the instance groups of the graph have on all servers that answer."""
         return self._most or self._instances.get(graph, 1)
 
+    def slots(self) -> int:
+        """As many as the graph with most instances has: those share the devices with the others'."""
+        return self._most or max(self._instances.values(), default=1)
+
+    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
+        """One call, to the server with least to do; where that one goes, to another: calls are pure."""
+        tried: set[Endpoint] = set()
+        error: ServingError | None = None
+        while endpoint := self._choose(graph, version, tried):
+            tried.add(endpoint)
+            known = self._known[graph]
+            try:
+                return await endpoint.infer(graph, version, inputs, known.manifest.outputs, known.instances)
+            except ServingError as failed:
+                if failed.code != Code.UNAVAILABLE:
+                    raise
+                self._doubts[endpoint].set()
+                error = failed
+        if error is not None:
+            raise error
+        if self._alive():
+            raise ServingError(
+                Code.UNAVAILABLE,
+                f"version {version} of {graph} is not loaded in Triton at {self._addresses()}",
+                retry_after=_LOOK_SECONDS,
+            )
+        raise self._nobody()
+
+    def describe(self) -> Mapping[str, Any]:
+        """Servers, and calls at a time."""
+        return {
+            "backend": "triton",
+            "servers": {e.address: "answers" if e.alive else "does not answer" for e in self._endpoints},
+            "instances": self.slots(),
+        }
+
+    async def close(self) -> None:
+        """Lets the connections go; what is loaded in the servers stays."""
+        tasks = [*self._watches, *(order for each in self._orders.values() for order in each.values())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
+
+    def _choose(self, graph: str, version: int, tried: set[Endpoint]) -> Endpoint | None:
+        able = [e for e in self._endpoints if e not in tried and e.ready(graph, version)]
+        return min(able, key=lambda endpoint: endpoint.outstanding, default=None)
+
+    def _alive(self) -> list[Endpoint]:
+        return [endpoint for endpoint in self._endpoints if endpoint.alive]
+
+    def _addresses(self) -> str:
+        return ", ".join(endpoint.address for endpoint in self._endpoints)
+
+    def _nobody(self) -> ServingError:
+        return ServingError(
+            Code.UNAVAILABLE,
+            f"no Triton answers at {self._addresses()}: start one, or name another with triton_url",
+            retry_after=_LOOK_SECONDS,
+        )
+
+    def _count(self) -> None:
+        """Instances of each graph on the servers that have it."""
+        self._instances = {
+            name: each.instances * (sum(endpoint.has(name) for endpoint in self._endpoints) or 1)
+            for name, each in self._known.items()
+        }
+
+    async def _watch(self, endpoint: Endpoint) -> None:
+        """Keeps looking at a server, and sees to it that one that comes back has what is wanted of it."""
+        doubt = self._doubts[endpoint]
+        while True:
+            doubt.clear()
+            await endpoint.look()
+            self._count()
+            if endpoint.alive:
+                await self._restore(endpoint)
+            with suppress(TimeoutError):
+                seconds = _LOOK_SECONDS if endpoint.alive else _LOOK_SECONDS_GONE
+                await asyncio.wait_for(doubt.wait(), seconds)
+
+    async def _restore(self, endpoint: Endpoint) -> None:
+        """Loads what a server under explicit control has not loaded since it started."""
+        missing = {graph for graph, _ in self._wanted if endpoint.never_loaded(graph)}
+        for result in await asyncio.gather(*map(endpoint.load, missing), return_exceptions=True):
+            if isinstance(result, Exception):
+                log.error("%s", result)
+        if missing:
+            await endpoint.look()
+
+    async def _order(self, endpoint: Endpoint) -> None:
+        """Has a server load what is to be loaded, and waits a while for it."""
+        under_way = self._orders[endpoint]
+        for name in endpoint.models:
+            if endpoint.takes_orders and name not in under_way and self._due(endpoint, name):
+                under_way[name] = asyncio.create_task(self._order_one(endpoint, name))
+        if under_way:
+            await asyncio.wait(under_way.values(), timeout=_ORDER_SECONDS)
+            await endpoint.look()
+
+    def _due(self, endpoint: Endpoint, name: str) -> bool:
+        tried, _ = self._refused.get(name, (-math.inf, ""))
+        model = endpoint.models[name]
+        return monotonic() - tried > _TRY_AGAIN_SECONDS and not model.unloaded
+
+    async def _order_one(self, endpoint: Endpoint, name: str) -> None:
+        try:
+            await endpoint.load(name)
+            self._refused.pop(name, None)
+        except (TritonError, ServingError) as error:
+            if endpoint.alive and endpoint.takes_orders:
+                self._refused[name] = (monotonic(), str(error))
+        finally:
+            del self._orders[endpoint][name]
+
+    async def _learn(self, name: str) -> None:
+        """What a model is, from the first server that can say it."""
+        for endpoint in self._alive():
+            if endpoint.has(name):
+                try:
+                    config = await endpoint.config(name)
+                    self._known[name] = read(config)
+                except ManifestError as error:
+                    self._refused[name] = (math.inf, str(error))  # a stranger, which is let be
+                except (TritonError, ServingError) as error:
+                    log.warning("%s", error)
+                    continue
+                return
+
     async def _load(self, endpoint: Endpoint, graph: str, version: int) -> None:
         """Has a server load a version. Raises `ServingError` where it does not, with its reason."""
         if endpoint.ready(graph, version):
