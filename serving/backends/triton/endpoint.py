@@ -17,6 +17,7 @@ from serving.backends.triton.turns import Turns
 from serving.calls import Computed, Tensors
 from serving.errors import ServingError
 from serving.manifest import TensorSpec
+from serving.tracing import inject
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +235,9 @@ class Endpoint:
             async with asyncio.timeout(self._call_seconds) as scope:
                 self._scopes.add(scope)
                 try:
-                    return await self._client.infer(graph, inputs, str(version), outputs)
+                    return await self._client.infer(
+                        graph, inputs, str(version), outputs, headers=inject() or None
+                    )
                 finally:
                     self._scopes.discard(scope)
         except TimeoutError:
