@@ -1,16 +1,18 @@
-"""The driver answers the questions that the gateway's metrics ask."""
+"""The gateway's metrics of a GPU, read from the real driver."""
 
 from __future__ import annotations
 
-import pytest
+from serving.gpu import GpuCollector
 
 
-def test_the_driver_knows_a_gpu_with_memory() -> None:
-    pynvml = pytest.importorskip("pynvml", reason="NO NVML: pip install nvidia-ml-py")
-    pynvml.nvmlInit()
+def test_a_real_gpu_is_up_and_uses_less_memory_than_it_has() -> None:
+    collector = GpuCollector()
+    collector.start()
     try:
-        assert pynvml.nvmlDeviceGetCount() >= 1
-        memory = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0))
-        assert 0 < memory.used <= memory.total
+        assert collector.wait(30)
+        found = {family.name: [sample.value for sample in family.samples] for family in collector.collect()}
     finally:
-        pynvml.nvmlShutdown()
+        collector.stop()
+    assert set(found["atelier_gpu_up"]) == {1.0}
+    used, total = found["atelier_gpu_memory_used_bytes"], found["atelier_gpu_memory_total_bytes"]
+    assert all(0 < one <= all_of_it for one, all_of_it in zip(used, total, strict=True))
