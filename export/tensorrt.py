@@ -174,7 +174,7 @@ class Plan:
                     tuple(context.get_tensor_shape(name)), dtype=torch.float32, device="cuda"
                 )
                 context.set_tensor_address(name, outputs[name].data_ptr())
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         if not context.execute_async_v3(stream.cuda_stream):
             raise ExportError("the plan does not run, and TensorRT said why above")
