@@ -145,6 +145,10 @@ class OnnxRuntimeBackend:
             await asyncio.wait([call])  # a thread cannot be stopped, and reads the inputs until it ends
             raise
 
+    def folder(self, graph: str) -> Path | None:
+        """The graph's folder."""
+        return self.repository / graph
+
     def describe(self) -> Mapping[str, Any]:
         """Device, providers, version and threads."""
         return {

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 
 import tiny_graphs
 
-from tests.triton.server import few_instances, need_triton, tiny_triton
+from tests.triton.server import few_instances, need_triton, say_if_missing, tiny_triton
 
 __all__ = ["tiny_triton"]
 
@@ -26,3 +26,8 @@ def translators(tmp_path: Path) -> Path:
     need_triton()
     tiny_graphs.publish_translator(tmp_path / "published")
     return few_instances(tmp_path / "published", tmp_path / "repository")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says loudly that there was no Triton."""
+    say_if_missing(terminalreporter)

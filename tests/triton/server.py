@@ -36,6 +36,13 @@ def need_triton() -> None:
         pytest.skip(f"NO REAL TRITON: {why}")
 
 
+def say_if_missing(reporter: pytest.TerminalReporter) -> None:
+    """A red line at the end of a run in which something wanted a Triton and there was none."""
+    if missing.cache_info().currsize and missing():
+        reporter.section("NO REAL TRITON", red=True, bold=True)
+        reporter.line(f"Tests over it did not run: {missing()}", red=True)
+
+
 def few_instances(repository: Path, target: Path) -> Path:
     """A copy of a repository with one instance of each version of each graph."""
     lay_out(repository, target, instances=1)

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,10 @@ class TritonBackend:
                 retry_after=_LOOK_SECONDS,
             )
         raise self._nobody()
+
+    def folder(self, graph: str) -> Path | None:
+        """None: Triton shows no files."""
+        return None
 
     def describe(self) -> Mapping[str, Any]:
         """Servers, and calls at a time."""

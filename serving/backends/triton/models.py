@@ -51,12 +51,12 @@ def there(manifest: Manifest, model: Model) -> tuple[Manifest, dict[str, str]]:
     found, refused = {}, {}
     for version, said in model.versions.items():
         place = f"{manifest.graph}/{version}"
-        if said.state in (READY, LOADING) or said.reason == UNLOADED:
+        if said.state in (READY, LOADING, UNLOADING) or said.reason == UNLOADED:
             if version in manifest.versions:
                 found[version] = manifest.versions[version]
             else:
                 refused[place] = f"config.pbtxt says nothing of version {version}; export it again"
-        elif said.state != UNLOADING:
+        else:
             refused[place] = f"Triton does not load it: {said.reason or said.state}"
     return dataclasses.replace(manifest, versions=found), refused
 
