@@ -3,47 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import re
-import secrets
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from serving.access import ANYBODY, LOCAL, is_local
-from serving.errors import Code, ServingError
+from serving.door import Door
+from serving.grpc_calls import abort, request_context
+from serving.grpc_door import GrpcDoor
+from serving.grpc_health import Health
 from serving.methods import METHODS, SERVICE, Method
 from serving.ports import PortError, address, listen
 from serving.service import RequestContext, Service
 from serving.settings import Settings
-from serving.status import internal_error, to_status
 
-log = logging.getLogger(__name__)
-
-GRPC_CODES: Mapping[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
-"""gRPC's status of each code."""
-
-_DETAILS = "grpc-status-details-bin"  # where gRPC's rich error model keeps a google.rpc.Status
-_HEALTH_SECONDS = 1.0
 _PARTING_SECONDS = 1.0  # beyond the grace, in which those that the service cut off are told
 
 
-def build_server(service: Service, settings: Settings) -> grpc.aio.Server:
+def build_server(service: Service, settings: Settings, door: Door | None = None) -> grpc.aio.Server:
     """A server of every RPC of the proto, not yet bound nor started."""
     server = grpc.aio.server(
+        interceptors=[GrpcDoor(door or Door(settings))],
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),
             # Otherwise a second gateway on the same port would take half of the first one's calls.
             ("grpc.so_reuseport", 0),
-        ]
+        ],
     )
     handlers = {method.rpc: _handler(service, method) for method in METHODS.values()}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
@@ -53,47 +43,44 @@ def build_server(service: Service, settings: Settings) -> grpc.aio.Server:
 class GrpcServer:
     """A server of every RPC of the proto, bound to its port when it is made. Raises `PortError`."""
 
-    def __init__(self, service: Service, settings: Settings, not_ready: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        service: Service,
+        settings: Settings,
+        not_ready: Callable[[], str | None],
+        door: Door | None = None,
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
+        """A server behind a door of its own unless it shares one, over TLS where there are credentials."""
         self._grace = settings.shutdown_grace + _PARTING_SECONDS
-        self._not_ready = not_ready
-        self._server = build_server(service, settings)
-        self._health = health.aio.HealthServicer()
+        self._server = build_server(service, settings, door)
+        self._health = Health([SERVICE.full_name], not_ready)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        self.port = _bind(self._server, settings)
+        self.port = _bind(self._server, settings, credentials)
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Serve until `stopping`; health turns first, then calls under way get their grace."""
-        await _tell_health(self._health, ready=False)
+    async def run(self, stopping: asyncio.Event, draining: asyncio.Event | None = None) -> None:
+        """Serve until `stopping`; calls under way then get their grace. Health turns at `draining`."""
         await self._server.start()
-        watch = asyncio.create_task(_watch_health(self._health, self._not_ready), name="grpc health")
+        follow = asyncio.create_task(self._health.follow(draining or stopping), name="grpc health")
         try:
             await stopping.wait()
         finally:
-            watch.cancel()
-            await self._health.enter_graceful_shutdown()
+            follow.cancel()
+            self._health.end()
             await self._server.stop(self._grace)
 
 
-def _bind(server: grpc.aio.Server, settings: Settings) -> int:
+def _bind(server: grpc.aio.Server, settings: Settings, credentials: grpc.ServerCredentials | None) -> int:
+    where = address(settings.host, settings.grpc_port)
     try:
-        return server.add_insecure_port(address(settings.host, settings.grpc_port))
+        if credentials is None:
+            return server.add_insecure_port(where)
+        return server.add_secure_port(where, credentials)
     except RuntimeError as error:
         listen(settings.host, settings.grpc_port, "--grpc-port").close()  # says why, as gRPC does not
         raise PortError(settings.host, settings.grpc_port, "--grpc-port", str(error)) from error
-
-
-async def _watch_health(status: Any, not_ready: Callable[[], str | None]) -> None:
-    while True:
-        await _tell_health(status, ready=not_ready() is None)
-        await asyncio.sleep(_HEALTH_SECONDS)
-
-
-async def _tell_health(status: Any, *, ready: bool) -> None:
-    serving = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-    for name in ("", SERVICE.full_name):
-        await status.set(name, serving)
 
 
 def _handler(service: Service, method: Method) -> grpc.RpcMethodHandler[Any, Any]:
@@ -105,12 +92,12 @@ def _handler(service: Service, method: Method) -> grpc.RpcMethodHandler[Any, Any
     if method.streams:
 
         async def stream(request: Message, context: Any) -> AsyncIterator[Message]:
-            asked = _request_context(context)
+            asked = request_context(context)
             try:
                 async for event in function(request, asked):
                     yield event
             except Exception as error:
-                await _abort(context, asked, method, error)
+                await abort(context, asked, method.rpc, error)
 
         return grpc.unary_stream_rpc_method_handler(stream, **codec)
 
@@ -123,41 +110,11 @@ def _handler(service: Service, method: Method) -> grpc.RpcMethodHandler[Any, Any
             return answer
 
     async def unary(request: Message, context: Any) -> Message:
-        asked = _request_context(context)
+        asked = request_context(context)
         try:
             return await call(request, asked)
         except Exception as error:
-            await _abort(context, asked, method, error)
+            await abort(context, asked, method.rpc, error)
             raise
 
     return grpc.unary_unary_rpc_method_handler(unary, **codec)
-
-
-def _request_context(context: Any) -> RequestContext:
-    remaining = context.time_remaining()
-    metadata = dict(context.invocation_metadata() or ())
-    peer = _peer(context)
-    return RequestContext(
-        deadline=None if remaining is None else time.monotonic() + remaining,
-        request_id=metadata.get("x-request-id") or secrets.token_hex(8),
-        client=peer,
-        transport="grpc",
-        priority=metadata.get("x-atelier-priority", "interactive"),
-        caller=LOCAL if is_local(peer) and "x-forwarded-for" not in metadata else ANYBODY,
-    )
-
-
-def _peer(context: Any) -> str:
-    """Address of the peer without its port; empty for a socket of the file system."""
-    kind, _, rest = unquote(context.peer()).partition(":")
-    return re.sub(r":\d+$", "", rest).strip("[]") if kind in ("ipv4", "ipv6") else ""
-
-
-async def _abort(context: Any, asked: RequestContext, method: Method, error: Exception) -> None:
-    if isinstance(error, grpc.aio.AbortError):
-        raise error
-    if not isinstance(error, ServingError):
-        log.error("request %s, %s: internal error", asked.request_id, method.rpc, exc_info=error)
-        error = internal_error(asked.request_id)
-    details = ((_DETAILS, to_status(error).SerializeToString()),)
-    await context.abort(GRPC_CODES[error.code], error.message, details)

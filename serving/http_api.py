@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
-import math
-import secrets
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from serving import openapi
-from serving.access import ANYBODY, LOCAL, Caller, came_straight, is_local
-from serving.errors import Code, ServingError, invalid, not_found, one_of
-from serving.http_messages import PICTURES, MediaTypeError, picture_type, read_request, to_json
+from serving.door import Door
+from serving.errors import Code, ServingError, not_found, one_of
+from serving.http_door import HttpDoor
+from serving.http_errors import EXCEPTION_HANDLERS
+from serving.http_messages import PICTURES, picture_type, read_request, to_json
+from serving.http_requests import ClientGoneError, off_loop, read_body, request_context, unless_gone
 from serving.methods import BY_VERB, Method
 from serving.pb import image_generation_pb2 as pb
 from serving.service import RequestContext, Service
@@ -37,12 +36,9 @@ from serving.status import to_json as error_json
 
 log = logging.getLogger(__name__)
 
-Result = TypeVar("Result")
 NotReady = Callable[[], str | None]
 
 _WEB = Path(__file__).parent / "web"
-_OFF_LOOP_BYTES = 65_536  # bodies beyond this are parsed and rendered in a thread
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -50,24 +46,14 @@ _PAGE_HEADERS = {
 }
 
 
-class _ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
-
-
-class _TooLargeError(ServingError):
-    """A body over the limit; HTTP has a status of its own for it."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(
-            Code.RESOURCE_EXHAUSTED,
-            f"the body is over {limit} bytes: send less at a time, or raise --max-message-bytes",
-        )
-
-
 def create_app(
-    service: Service, settings: Settings, registry: CollectorRegistry, not_ready: NotReady
+    service: Service,
+    settings: Settings,
+    registry: CollectorRegistry,
+    not_ready: NotReady,
+    door: Door | None = None,
 ) -> Starlette:
-    """The application on the main port."""
+    """The application on the main port, behind a door of its own unless it shares one."""
     api = _Api(service, settings)
     document = openapi.build()
 
@@ -89,12 +75,13 @@ def create_app(
         Mount("/web", StaticFiles(directory=_WEB)),
         *_status_routes(registry, not_ready),
     ]
-    return Starlette(routes=routes, exception_handlers=_EXCEPTION_HANDLERS)
+    middleware = [Middleware(HttpDoor, door=door or Door(settings))]
+    return Starlette(routes=routes, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS)
 
 
 def create_metrics_app(registry: CollectorRegistry, not_ready: NotReady) -> Starlette:
     """The application on the metrics port: figures and health, and nothing that computes."""
-    return Starlette(routes=_status_routes(registry, not_ready), exception_handlers=_EXCEPTION_HANDLERS)
+    return Starlette(routes=_status_routes(registry, not_ready), exception_handlers=EXCEPTION_HANDLERS)
 
 
 def _status_routes(registry: CollectorRegistry, not_ready: NotReady) -> list[Route]:
@@ -150,11 +137,11 @@ class _Api:
                 "verb",
                 f"POST to {request.url.path}: no such verb; post to /v1/models/MODEL:VERB, VERB {verbs}",
             )
-        asked = _request_context(request)
+        asked = request_context(request)
         try:
-            body = await _read_body(request, self._settings.max_message_bytes)
-            return await _unless_gone(request, self._answer(request, body, method, model, asked))
-        except (_ClientGoneError, ClientDisconnect):
+            body = await read_body(request, self._settings)
+            return await unless_gone(request, self._answer(request, body, method, model, asked))
+        except (ClientGoneError, ClientDisconnect):
             return Response(status_code=HTTP_CODES[Code.CANCELLED])
         except (ServingError, HTTPException):
             raise
@@ -166,14 +153,14 @@ class _Api:
         self, request: Request, body: bytes, method: Method, model: str, asked: RequestContext
     ) -> Response:
         query, kind = request.query_params.multi_items(), request.headers.get("content-type", "")
-        message = await _off_loop(partial(read_request, method, model, query, kind, body), len(body))
+        message = await off_loop(partial(read_request, method, model, query, kind, body), len(body))
         function = getattr(self._service, method.function)
         if method.streams:
             return await _event_stream(function(message, asked), asked)
         picture = picture_type(request.headers.get("accept", "")) if method.gives_images else None
         if picture is None:
             answer = await function(message, asked)
-            return _json(await _off_loop(partial(to_json, answer), answer.ByteSize()))
+            return _json(await off_loop(partial(to_json, answer), answer.ByteSize()))
         message.format = pb.IMAGE_FORMAT_RAW_U8  # type: ignore[attr-defined]
         answer = await function(message, asked)
         content = await self._service.picture(answer.images, PICTURES[picture])
@@ -196,74 +183,6 @@ def _run_headers(run: pb.RunInfo) -> dict[str, str]:
         "Server-Timing": f"queue;dur={queue:.3f}, compute;dur={compute:.3f}",
     }
     return {name: value for name, value in headers.items() if value}
-
-
-def _request_context(request: Request) -> RequestContext:
-    timeout = request.headers.get("x-request-timeout")
-    deadline = None
-    if timeout is not None:
-        try:
-            seconds = float(timeout)
-        except ValueError:
-            seconds = 0.0
-        if not 0 < seconds < float("inf"):
-            raise invalid(
-                "X-Request-Timeout", f"X-Request-Timeout {timeout!r}: give seconds, above 0, as in 2.5"
-            )
-        deadline = time.monotonic() + seconds
-    return RequestContext(
-        deadline=deadline,
-        request_id=request.headers.get("x-request-id") or secrets.token_hex(8),
-        client=request.client.host if request.client else "",
-        transport="http",
-        priority=request.headers.get("x-atelier-priority", "interactive"),
-        caller=_caller(request),
-    )
-
-
-def _caller(request: Request) -> Caller:
-    headers = request.headers
-    straight = came_straight(
-        headers.get("host", ""), headers.get("origin", ""), (headers.get(name, "") for name in _FORWARDED)
-    )
-    return LOCAL if straight and is_local(request.client.host if request.client else "") else ANYBODY
-
-
-async def _read_body(request: Request, limit: int) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise _TooLargeError(limit)
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise _TooLargeError(limit)
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-async def _off_loop(function: Callable[[], Result], size: int) -> Result:
-    return await asyncio.to_thread(function) if size > _OFF_LOOP_BYTES else function()
-
-
-async def _unless_gone(request: Request, answer: Coroutine[Any, Any, Result]) -> Result:
-    """The answer, unless its client goes away first: then it is cancelled, and `_ClientGoneError` raised."""
-    work = asyncio.create_task(answer)
-    gone = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        raise _ClientGoneError
-    finally:
-        for task in (work, gone):
-            task.cancel()
-        await asyncio.gather(work, gone, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _event_stream(events: AsyncGenerator[Message], asked: RequestContext) -> Response:
@@ -295,29 +214,3 @@ def _event(event: Message) -> str:
 
 def _frame(name: str, data: str) -> str:
     return f"event: {name}\ndata: {data}\n\n"
-
-
-async def _serving_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ServingError)
-    code = HTTP_CODES[error.code]
-    if isinstance(error, _TooLargeError):
-        code = 413
-    elif isinstance(error, MediaTypeError):
-        code = 415
-    headers = {}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    elif code == 429:
-        headers["Retry-After"] = "1"
-    return JSONResponse(error_json(error, code), status_code=code, headers=headers)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    status = {404: Code.NOT_FOUND, 405: Code.UNIMPLEMENTED}.get(error.status_code, Code.INVALID_ARGUMENT)
-    message = f"{request.method} {request.url.path}: {error.detail}; GET /docs shows what there is"
-    body = error_json(ServingError(status, message), error.status_code)
-    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
-
-
-_EXCEPTION_HANDLERS = {ServingError: _serving_error, HTTPException: _http_error}

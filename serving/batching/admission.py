@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-from serving.batching.ticket import Ticket
+from serving.batching.ticket import Backlog, Ticket
 from serving.errors import Code, ServingError
 from serving.metrics import Metrics
 
@@ -20,15 +20,22 @@ class Admission:
     A request that is under way is never refused its next step, and what is refused is refused at once.
     """
 
-    def __init__(self, *, max_rows: int, max_bytes: int, slots: Callable[[], int], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        *,
+        max_rows: int,
+        max_bytes: int,
+        slots: Callable[[], int],
+        backlog: Backlog,
+        metrics: Metrics,
+    ) -> None:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._slots = slots
         self._metrics = metrics
         self._rows = 0
         self._bytes = 0
-        self._expected = 0.0
-        self._under_way: set[Ticket] = set()
+        self._backlog = backlog
 
     @contextmanager
     def admit(self, ticket: Ticket) -> Iterator[None]:
@@ -41,8 +48,7 @@ class Admission:
         self._check_room(rows)
         self._check_deadline(ticket)
         self._rows += rows
-        self._expected += ticket.expected_seconds
-        self._under_way.add(ticket)
+        self._backlog.add(ticket)
         self._metrics.rows_admitted.set(self._rows)
         try:
             yield
@@ -51,8 +57,7 @@ class Admission:
                 self._metrics.rows_in_vain.labels(graph).inc(computed)
             raise
         finally:
-            self._under_way.discard(ticket)
-            self._expected -= ticket.expected_seconds
+            self._backlog.remove(ticket)
             self._rows -= rows
             self._metrics.rows_admitted.set(self._rows)
 
@@ -102,7 +107,7 @@ class Admission:
                 f"the request takes about {duration:.3g} s on an idle machine, and its deadline leaves "
                 f"{max(0.0, allowed * _CERTAINTY):.3g} s: ask for less, or set a later one",
             )
-        if duration + self._expected / self._slots() <= allowed:
+        if duration + self._backlog.seconds / self._slots() <= allowed:
             return
         late = duration + self._ahead_of(ticket) / self._slots() - allowed
         if late > 0:
@@ -116,13 +121,13 @@ class Admission:
         """Seconds of compute that go before a request: those of shorter ones, and of earlier deadlines."""
         return sum(
             other.seconds_left
-            for other in self._under_way
+            for other in self._backlog.tickets
             if other.size < ticket.size or (other.size == ticket.size and other.deadline <= ticket.deadline)
         )
 
     def _until_left(self, share: float) -> float:
         """Seconds until that share of what is under way has left."""
-        return share * sum(other.seconds_left for other in self._under_way) / self._slots()
+        return share * self._backlog.seconds / self._slots()
 
     def _refusal(self, message: str, retry_after: float | None) -> ServingError:
         """An error, counted; with `retry_after` the same request may succeed after so many seconds."""

@@ -15,7 +15,7 @@ from serving.backends import Backend
 from serving.batching.cost import CostTable
 from serving.batching.lane import Entry, Lane, Part
 from serving.batching.policy import Shares, choose
-from serving.batching.ticket import Ticket
+from serving.batching.ticket import Backlog, Ticket
 from serving.calls import Call, Tensors
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
@@ -36,13 +36,14 @@ class Engine:
     There is one lane for each graph, version and shape of row. When an instance is free, the lane of whoever
     is next (see `policy`) gives it a batch, filled in the order of turns up to the size beyond which the
     graph gains nothing (see `cost`). It never waits for company: while every instance is busy rows gather,
-    so batches grow with the load.
+    so batches grow with the load. `manifests` are those of the graphs that may be called, by graph and
+    version; they come and go while it runs.
     """
 
     def __init__(
         self,
         backend: Backend,
-        manifests: Mapping[str, Manifest],
+        manifests: Mapping[tuple[str, int], Manifest],
         *,
         max_batch_bytes: int,
         metrics: Metrics,
@@ -51,6 +52,7 @@ class Engine:
         self._manifests = manifests
         self._max_batch_bytes = max_batch_bytes
         self._metrics = metrics
+        self.backlog = Backlog()
         self._shares = Shares()
         self._costs: dict[LaneKey, CostTable] = {}
         self._lanes: dict[LaneKey, Lane] = {}
@@ -80,9 +82,13 @@ class Engine:
         """Calls that run at a time."""
         return self._backend.slots()
 
+    def knows(self, graph: str, version: int) -> bool:
+        """Whether that version of a graph may be called."""
+        return (graph, version) in self._manifests
+
     def cost(self, graph: str, version: int) -> CostTable | None:
         """What calls of a graph cost; None where that depends on the size of the picture."""
-        manifest = self._manifests[graph]
+        manifest = self._manifests[graph, version]
         if any(axis < 0 for spec in manifest.inputs for axis in spec.shape):
             return None
         return self._table(
@@ -98,9 +104,9 @@ class Engine:
                 ticket.call_durations[work.graph] = cost.duration(work.rows, self.slots())
                 ticket.expected_duration += work.calls * ticket.call_durations[work.graph]
 
-    def row_bytes(self, graph: str) -> int:
+    def row_bytes(self, graph: str, version: int) -> int:
         """Bytes of a row's inputs and outputs; axes that are the client's to choose count as 1."""
-        manifest = self._manifests[graph]
+        manifest = self._manifests[graph, version]
         return sum(
             max(1, abs(math.prod(spec.shape))) * np.dtype(spec.dtype).itemsize
             for spec in (*manifest.inputs, *manifest.outputs)
@@ -115,13 +121,22 @@ class Engine:
     async def measure(self, graph: str, version: int, inputs: Tensors) -> float:
         """Seconds of one call by itself, which an instance is taken for."""
         self._running[graph] += 1
-        started = monotonic()
         try:
-            await self._backend.infer(graph, version, inputs)
+            return (await self._backend.infer(graph, version, inputs)).seconds
         finally:
             self._running[graph] -= 1
             self._dispatch_soon()
-        return monotonic() - started
+
+    def inherit(self, graph: str, version: int, before: int) -> None:
+        """Takes a new version to cost what the one before it does, until it has been measured itself."""
+        for key, table in list(self._costs.items()):
+            if key[:2] == (graph, before) and (graph, version, key[2]) not in self._costs:
+                self._costs[graph, version, key[2]] = table.heir()
+
+    def forget(self, graph: str, version: int) -> None:
+        """Lets go of what was kept for a version that nobody calls any more."""
+        self._lanes = {key: lane for key, lane in self._lanes.items() if key[:2] != (graph, version)}
+        self._costs = {key: table for key, table in self._costs.items() if key[:2] != (graph, version)}
 
     async def close(self) -> None:
         """Begins nothing new, and waits for the batches under way."""
@@ -137,7 +152,7 @@ class Engine:
         key = (call.graph, version, tuple(sorted((name, a.shape[1:]) for name, a in call.inputs.items())))
         lane = self._lanes.get(key)
         if lane is None:
-            manifest = self._manifests[call.graph]
+            manifest = self._manifests[call.graph, version]
             row_bytes = sum(array.nbytes for array in call.inputs.values()) // call.rows
             lane = self._lanes[key] = Lane(
                 graph=call.graph,
@@ -166,24 +181,42 @@ class Engine:
             chosen = self._next()
             if chosen is None:
                 break
-            lane, urgent = chosen
+            lane, horizon = chosen
             for batch in range(self._spread(lane, free), 0, -1):
                 room = min(lane.cost.best(lane.max_rows), -(-lane.pending // batch))
-                parts = lane.take(room, self._shares, monotonic(), urgent=urgent)
-                urgent = False
+                parts = lane.take(room, self._shares, monotonic(), horizon=horizon)
+                horizon = None
                 if parts:
                     self._start(lane, parts)
+        self._run_ahead()
         self._metrics.rows_pending.set(sum(lane.pending for lane in self._waiting))
         self._batch_ended.set()
 
-    def _next(self) -> tuple[Lane, bool] | None:
-        """The lane whose turn it is, and whether that is because a deadline is near."""
-        self._waiting = {lane: None for lane in self._waiting if lane.pending}
-        lanes = [lane for lane in self._waiting if self._has_instance(lane)]
-        return choose(lanes, self._shares, self._backend.slots(), monotonic())
+    def _run_ahead(self) -> None:
+        """Hands the backend a full batch more than it has instances, if one waits.
 
-    def _has_instance(self, lane: Lane) -> bool:
-        return self._running[lane.graph] < self._backend.instances(lane.graph)
+        An instance that is done goes on with it at once, while the results of the last batch are given out.
+        """
+        if self._running.total() != self._backend.slots():
+            return
+        chosen = self._next(ahead=1)
+        if chosen is not None:
+            lane, horizon = chosen
+            full = lane.cost.full(lane.max_rows)
+            if lane.pending >= full and (
+                parts := lane.take(full, self._shares, monotonic(), horizon=horizon)
+            ):
+                self._start(lane, parts)
+
+    def _next(self, ahead: int = 0) -> tuple[Lane, float | None] | None:
+        """The lane whose turn it is, and the horizon where that is because a deadline is near."""
+        self._waiting = {lane: None for lane in self._waiting if lane.pending}
+        lanes = [
+            lane
+            for lane in self._waiting
+            if self._running[lane.graph] < self._backend.instances(lane.graph) + ahead
+        ]
+        return choose(lanes, self._shares, self._backend.slots(), monotonic(), self.backlog.seconds)
 
     def _spread(self, lane: Lane, free: int) -> int:
         """Over how many of the free instances a lane's rows go.
@@ -205,9 +238,8 @@ class Engine:
 
     async def _compute(self, lane: Lane, parts: list[Part]) -> None:
         inputs, buffers = lane.join(parts)
-        started = monotonic()
         try:
-            outputs = await self._backend.infer(lane.graph, lane.version, inputs)
+            outputs, seconds = await self._backend.infer(lane.graph, lane.version, inputs)
         except Exception as error:
             self._metrics.call_failures.labels(lane.graph).inc()
             for part in parts:
@@ -215,7 +247,7 @@ class Engine:
             if not isinstance(error, ServingError):
                 log.exception("a call of %s with %d rows failed", lane.graph, sum(p.rows for p in parts))
         else:
-            self._observe(lane, parts, monotonic() - started)
+            self._observe(lane, parts, seconds)
             self._distribute(lane, parts, outputs)
         finally:
             if buffers is not None:
@@ -223,23 +255,7 @@ class Engine:
             lane.running -= 1
             self._running[lane.graph] -= 1
             self._forget_if_idle(lane)
-            self._go_on(parts)
-
-    def _go_on(self, parts: list[Part]) -> None:
-        """Gives the instance its next batch.
-
-        At once where a full one waits, so that it computes while the programs of the last one take their
-        step; else, or where a shorter request comes back, once they have put in their next calls.
-        """
-        back = min(part.entry.kind[0] for part in parts)
-        if any(
-            lane.pending >= lane.cost.full(lane.max_rows)
-            and (turn := lane.turn(self._shares)) is not None
-            and turn[2] <= back
-            for lane in self._waiting
-        ):
-            self._dispatch()
-        self._dispatch_soon()
+            self._dispatch_soon()
 
     def _forget_if_idle(self, lane: Lane) -> None:
         """Lets go of a lane of a size that one client happened to ask for, so that sizes do not pile up."""

@@ -144,14 +144,18 @@ class Lane:
         """Time of a full batch."""
         return self.cost.call_seconds()
 
-    def take(self, room: int, shares: Shares, now: float, *, urgent: bool = False) -> list[Part]:
+    def take(self, room: int, shares: Shares, now: float, *, horizon: float | None = None) -> list[Part]:
         """The next rows, at most `room`, of calls that somebody still waits for.
 
-        With `urgent` those go first that must begin first, and no more join than let the first be in time.
+        With a `horizon` only those go that must begin before it, the most pressing first, and no more join
+        than let the first be in time.
         """
         parts: list[Part] = []
+        urgent = horizon is not None
         while room > 0 and self.pending:
             tightest = self._queue.latest_start(now - self.longest()) if urgent else None
+            if parts and horizon is not None and (tightest is None or tightest[0] > horizon):
+                break
             chosen = tightest or self._queue.turn(shares)
             if chosen is None:
                 break
@@ -188,7 +192,7 @@ class Lane:
     def _charge(self, part: Part, shares: Shares) -> None:
         ticket = part.entry.ticket
         seconds = part.rows * (self.cost.row_seconds() or _GUESSED_ROW_SECONDS)
-        ticket.charged_seconds += seconds
+        ticket.charge(seconds)
         shares.charge(ticket.client, part.entry.kind, seconds, ticket.weight)
 
     def join(self, parts: list[Part]) -> tuple[Tensors, dict[str, NDArray[Any]] | None]:

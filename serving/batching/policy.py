@@ -3,10 +3,12 @@
 Plain values and a clock that is handed in, so that it can be tested on a simulated one.
 
 - Start-time fair queueing (Goyal, Vin and Cheng 1996) shares the machine's seconds between clients, and those
-  of one client between its kinds of requests: by graph and by size. Whoever has had less goes first, so a
-  short request is never behind a long one, and nobody is ever shut out.
+  of one client between its kinds of requests: by graph and by size, where requests of a quarter of the size
+  have twice the share. Whoever has had less of theirs goes first, so a short request is never behind a long
+  one, and nobody is ever shut out.
 - Among requests of one client and kind the earliest deadline goes first.
-- A call that would miss its deadline if all that waits went before it jumps the queue.
+- A call that would miss its deadline if all that waits went before it jumps the queue, and shares its batch
+  with such calls alone: what a passenger without haste adds to it, the next in haste would miss.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Generic, Protocol, TypeVar
 T = TypeVar("T")
 
 _SMALLEST, _LARGEST = -7, 7
+_FAVOUR = 2.0
 _CLOCKS = 1024
 
 
@@ -89,7 +92,7 @@ class Shares:
     def charge(self, client: str, kind: Kind, seconds: float, weight: float) -> None:
         """They were given that much; with a greater weight it counts for less."""
         self._clients.charge(client, seconds / weight)
-        self._kinds.setdefault(client, _Clock()).charge(kind, seconds)
+        self._kinds.setdefault(client, _Clock()).charge(kind, seconds * _FAVOUR ** kind[0])
 
 
 class Queue(Generic[T]):
@@ -158,17 +161,22 @@ class Waiting(Protocol):
 W = TypeVar("W", bound=Waiting)
 
 
-def choose(lanes: Sequence[W], shares: Shares, slots: int, now: float) -> tuple[W, bool] | None:
-    """The lane that a free instance goes to, and whether that is because a deadline is near.
+def choose(
+    lanes: Sequence[W], shares: Shares, slots: int, now: float, under_way: float
+) -> tuple[W, float | None] | None:
+    """The lane that a free instance goes to and, where that is because a deadline is near, the horizon.
 
-    A deadline is near when its call could no longer begin in time after all that waits, and a batch more.
+    `under_way` are the seconds of compute that the requests which have come are still going to take. A
+    deadline is near when its call could no longer begin in time after all of that, and a batch more: whatever
+    must begin before that horizon goes before whatever need not.
     """
     tightest = min(lanes, key=lambda lane: lane.latest_start(now), default=None)
     if tightest is None:
         return None
-    backlog = sum(lane.seconds() for lane in lanes) / slots
+    backlog = max(under_way, sum(lane.seconds() for lane in lanes)) / slots
     longest = max(lane.longest() for lane in lanes)
-    if tightest.latest_start(now) <= now + backlog + longest:
-        return tightest, True
+    horizon = now + backlog + longest
+    if tightest.latest_start(now) <= horizon:
+        return tightest, horizon
     turns = [(turn, place) for place, lane in enumerate(lanes) if (turn := lane.turn(shares)) is not None]
-    return (lanes[min(turns)[1]], False) if turns else None
+    return (lanes[min(turns)[1]], None) if turns else None

@@ -51,6 +51,8 @@ class Ticket:
     """Time that its calls have taken from their first row to their last."""
     rows: Counter[str] = field(default_factory=Counter)
     """Rows that were computed for it, by graph."""
+    backlog: Backlog | None = None
+    """Where what is left of it is counted while it is under way."""
 
     @property
     def size(self) -> int:
@@ -67,9 +69,37 @@ class Ticket:
         """When its next call must begin for it to be done by its deadline."""
         return self.deadline - self._duration_left()
 
+    def charge(self, seconds: float) -> None:
+        """It has had that much compute time."""
+        left = self.seconds_left
+        self.charged_seconds += seconds
+        if self.backlog is not None:
+            self.backlog.seconds -= left - self.seconds_left
+
     def hopeless(self, now: float) -> bool:
         """Whether nobody will wait for the result: not even at twice the measured speed is it in time."""
         return self.deadline <= now + self._duration_left() / 2
 
     def _duration_left(self) -> float:
         return max(0.0, self.expected_duration - self.done_duration)
+
+
+class Backlog:
+    """The requests under way, and the compute time that they are still expected to take."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.tickets: set[Ticket] = set()
+
+    def add(self, ticket: Ticket) -> None:
+        """A request has come."""
+        self.tickets.add(ticket)
+        self.seconds += ticket.seconds_left
+        ticket.backlog = self
+
+    def remove(self, ticket: Ticket) -> None:
+        """It has gone, done or not."""
+        self.tickets.discard(ticket)
+        ticket.backlog = None
+        # Sums of floats drift; with nobody there it is zero again.
+        self.seconds = self.seconds - ticket.seconds_left if self.tickets else 0.0

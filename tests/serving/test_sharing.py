@@ -122,7 +122,9 @@ async def test_a_client_that_dies_in_mid_stream_is_forgotten_and_its_rows_are_co
         assert registry.get_sample_value("atelier_rows_pending") == 0
 
 
-async def test_what_cannot_be_in_time_behind_the_backlog_is_refused_at_once(open_tiny: OpenService) -> None:
+async def test_what_not_even_an_idle_machine_could_do_in_time_is_refused_at_once(
+    open_tiny: OpenService,
+) -> None:
     async with open_tiny(instances=1) as service:
         await service.generate_images(asked(steps=20, count=8), CONTEXT)
         began = monotonic()
@@ -143,7 +145,7 @@ async def test_what_cannot_be_in_time_behind_the_backlog_is_refused_at_once(open
         await asyncio.gather(*backlog, return_exceptions=True)
 
 
-async def test_thousands_of_requests_of_every_kind_are_all_accounted_for(open_tiny: OpenService) -> None:
+async def test_ten_thousand_requests_of_every_kind_are_all_accounted_for(open_tiny: OpenService) -> None:
     """Random models, shapes, priorities, clients, cancellations and deadlines: each has one end."""
     random = np.random.default_rng(0)
     registry = CollectorRegistry()
@@ -176,12 +178,12 @@ async def test_thousands_of_requests_of_every_kind_are_all_accounted_for(open_ti
             return "OK"
 
         async def some(first: int) -> list[str]:
-            return [await one(number) for number in range(first, 2000, 50)]
+            return [await one(number) for number in range(first, 10_000, 50)]
 
         ends = [end for ends in await asyncio.gather(*map(some, range(50))) for end in ends]
         counted = {code: ends.count(code) for code in set(ends)}
         assert set(counted) <= {"OK", "CANCELLED", Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED}
-        assert counted["OK"] > 200, counted
+        assert counted["OK"] > 2000, counted
         for code, number in counted.items():
             samples = [
                 registry.get_sample_value(

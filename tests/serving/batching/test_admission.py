@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from serving.batching.admission import Admission
-from serving.batching.ticket import Ticket, Work
+from serving.batching.ticket import Backlog, Ticket, Work
 from serving.errors import Code, ServingError
 from serving.metrics import Metrics
 
@@ -16,7 +16,9 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 def door(registry: CollectorRegistry) -> Admission:
-    return Admission(max_rows=10, max_bytes=100, slots=lambda: 1, metrics=Metrics(registry))
+    return Admission(
+        max_rows=10, max_bytes=100, slots=lambda: 1, backlog=Backlog(), metrics=Metrics(registry)
+    )
 
 
 def asked(rows: int, seconds: float = 1.0, deadline: float = 1000.0) -> Ticket:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from serving.batching.cost import CostTable
 from serving.batching.lane import Entry, Lane
 from serving.batching.policy import Shares, choose, size_class
-from serving.batching.ticket import Ticket
+from serving.batching.ticket import Backlog, Ticket
 
 GRAPHS = ("unet", "decoder")
 FIXED, ROW = 0.004, 0.002
@@ -25,6 +25,11 @@ def call_seconds(rows: int) -> float:
 
 
 LONGEST = call_seconds(LARGEST)
+
+
+def in_batches(rows: int) -> float:
+    full, rest = divmod(rows, LARGEST)
+    return full * LONGEST + (call_seconds(rest) if rest else 0)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,13 +46,18 @@ class Job:
     leaves: float = math.inf
     finished: float | None = None
     failed: float | None = None
+    refused: bool = False
     computed: int = 0
     ticket: Ticket = field(init=False)
 
     def alone(self) -> float:
         """Seconds it takes by itself, in batches of the largest size."""
-        full, rest = divmod(self.rows, LARGEST)
-        return self.calls * (full * LONGEST + (call_seconds(rest) if rest else 0))
+        return self.calls * in_batches(self.rows)
+
+    def left(self) -> float:
+        """Seconds of it that are still to come."""
+        done, part = divmod(self.computed, self.rows)
+        return (self.calls - done - 1) * in_batches(self.rows) + in_batches(self.rows - part)
 
 
 class Machine:
@@ -59,6 +69,7 @@ class Machine:
         self.batches: list[list[Job]] = []
         self._loop = asyncio.new_event_loop()
         self._shares = Shares()
+        self._backlog = Backlog()
         self._coming = sorted(jobs, key=lambda job: job.arrival)
         self._waiting: dict[Entry, Job] = {}
         self._lanes = {graph: self._lane(graph) for graph in GRAPHS}
@@ -83,14 +94,14 @@ class Machine:
                 entry.future.cancel()
                 self._answered(entry, job)
         lanes = [lane for lane in self._lanes.values() if lane.pending]
-        chosen = choose(lanes, self._shares, 1, self.now)
+        chosen = choose(lanes, self._shares, 1, self.now, self._backlog.seconds)
         if chosen is None:
             if not self._coming:
                 return False
             self.now = self._coming[0].arrival
             return True
-        lane, urgent = chosen
-        parts = lane.take(lane.cost.full(LARGEST), self._shares, self.now, urgent=urgent)
+        lane, horizon = chosen
+        parts = lane.take(lane.cost.full(LARGEST), self._shares, self.now, horizon=horizon)
         rows = sum(part.rows for part in parts)
         assert rows <= LARGEST
         if rows:
@@ -115,6 +126,7 @@ class Machine:
             expected_duration=job.alone(),
             call_durations={job.graph: job.alone() / job.calls},
         )
+        self._backlog.add(job.ticket)
         self._ask(job)
 
     def _ask(self, job: Job) -> None:
@@ -131,14 +143,28 @@ class Machine:
     def _answered(self, entry: Entry, job: Job) -> None:
         del self._waiting[entry]
         self._lanes[job.graph].withdraw(entry)
-        if entry.future.cancelled():
-            return
-        if entry.future.exception():
-            job.failed = self.now
-        elif job.computed == job.rows * job.calls:
-            job.finished = self.now
-        else:
-            self._ask(job)
+        if not entry.future.cancelled():
+            if entry.future.exception():
+                job.failed = self.now
+            elif job.computed == job.rows * job.calls:
+                job.finished = self.now
+            else:
+                self._ask(job)
+                return
+        self._backlog.remove(job.ticket)
+
+
+class GuardedMachine(Machine):
+    """Refuses whoever comes when, of all that is there, not every deadline could be met any more."""
+
+    def _arrive(self, job: Job) -> None:
+        done = self.now + LONGEST
+        for other in sorted([*self._waiting.values(), job], key=lambda other: other.deadline):
+            done += other.left()
+            if done > other.deadline:
+                job.refused = True
+                return
+        super()._arrive(job)
 
 
 def simulate(jobs: Sequence[Job], until: float = math.inf) -> Machine:
@@ -191,6 +217,20 @@ def test_deadlines_that_can_be_met_are_met(asked: list[Job], first: int) -> None
     for job in asked:
         assert job.finished is not None
         assert job.finished <= job.deadline + 1e-9
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(jobs, min_size=1, max_size=20))
+def test_whoever_comes_the_deadlines_that_can_still_be_met_are_met(asked: list[Job]) -> None:
+    """They come at any time, some of them with no deadline, and are let in as long as all can be in time."""
+    for job in asked:
+        job.leaves = math.inf
+        job.deadline += job.arrival
+    GuardedMachine(asked).run()
+    for job in asked:
+        if not job.refused:
+            assert job.finished is not None
+            assert job.finished <= job.deadline + 1e-9
 
 
 @settings(max_examples=30, deadline=None)
