@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS)
 
-.PHONY: demo test install pipeline proto chart lint format types contracts pytest clean
+.PHONY: demo test install pipeline proto monitoring chart pins lint format types contracts pytest clean
 
 demo: $(VENV)/.serving ## gateway on the shipped models, pictures of all of them, the page to play with
 	$(BIN)/atelier demo $(ARGS)
@@ -25,6 +25,12 @@ proto: install ## generate serving/pb again from proto/
 
 chart: install ## generate the chart's README and the schema of its settings again
 	PYTHONPATH=. $(BIN)/python helm/generate.py
+
+pins: install ## write the lists of what goes into the images again
+	$(BIN)/python images/pin.py
+
+monitoring: install ## rules, dashboards and docs/metrics.md again from monitoring/
+	$(BIN)/python -m monitoring
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -27,6 +27,7 @@ OWNED = frozenset(
         "backend",
         "device",
         "drain_delay",
+        "engine_cache",
         "grpc_port",
         "host",
         "http_port",

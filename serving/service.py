@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from opentelemetry.trace import Tracer
 
 from serving import checks
 from serving.batching.run import Runner
@@ -60,7 +61,9 @@ class Service:
         requests: Requests,
         drawing: Drawing,
         pictures: PicturePool,
+        tracer: Tracer | None = None,
     ) -> None:
+        self.tracer = tracer
         self._settings = settings
         self._repository = repository
         self._control = control
@@ -307,6 +310,7 @@ class Service:
         async with self._requests.track(method, request.model, context, images=images) as deadline:
             key = _retry_key(request, context)
             with self._repository.lease(request.model, request.version, task, key) as (model, version):
+                self._requests.resolved(task, version)
                 yield model, version, deadline
 
     def _describe(self, model: PublicModel) -> pb.Model:

@@ -25,7 +25,7 @@ BROUGHT = {
         *("model-credentials", "registry", "atelier-api-keys", "atelier-tls", "atelier-clients"),
         *("triton-client", "atelier-public"),
     },
-    "PersistentVolumeClaim": {"models", "runs", "photos"},
+    "PersistentVolumeClaim": {"models", "runs", "photos", "engines"},
     "ServiceAccount": {"default"},
 }
 

@@ -144,6 +144,7 @@ KEDA = ("autoscaling.mode=keda", "autoscaling.keda.prometheus=http://prometheus:
         ),
         (["triton.mode=external", "triton.url=t:8001", "gpu.enabled=true"], "gpu.enabled=false"),
         (["triton.mode=external", "triton.url=t:8001", *PVC], "leave it at image"),
+        (["gpu.engineCacheClaim=engines"], "set gpu.enabled=true"),
         ([*KEDA, "triton.mode=external", "triton.url=t:8001"], "make it no faster"),
         (["autoscaling.mode=hpa", "triton.mode=deployment"], "set autoscaling.mode=keda"),
         (["autoscaling.mode=hpa", "autoscaling.min=9"], "autoscaling.min 9 is above autoscaling.max 8"),

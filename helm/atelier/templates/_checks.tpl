@@ -62,6 +62,9 @@
 {{- if and $v.triton.tls.mutual (not $v.triton.tls.existingSecret) -}}
 {{- fail "triton.tls.mutual needs triton.tls.existingSecret: the certificate to show" -}}
 {{- end -}}
+{{- if and $v.gpu.engineCacheClaim (not (and $v.gpu.enabled (eq $v.triton.mode "none"))) -}}
+{{- fail "gpu.engineCacheClaim is for the gateway's own engine on a GPU: set gpu.enabled=true and triton.mode=none" -}}
+{{- end -}}
 {{- if and (eq $v.triton.mode "external") $v.gpu.enabled -}}
 {{- fail "gpu.enabled with an external Triton: nothing in this release would use the GPU; set gpu.enabled=false" -}}
 {{- end -}}

@@ -15,6 +15,8 @@
 {{- if eq .Values.triton.mode "none" }}
 - name: ATELIER_DEVICE
   value: {{ ternary "cuda" "cpu" .Values.gpu.enabled }}
+- name: ATELIER_ENGINE_CACHE
+  value: {{ ternary "/cache" "/tmp/engines" (ne .Values.gpu.engineCacheClaim "") }}
 {{- else }}
 - name: ATELIER_BACKEND
   value: triton
@@ -65,6 +67,10 @@
   readOnly: true
 - name: tmp
   mountPath: /tmp
+{{- if .Values.gpu.engineCacheClaim }}
+- name: engine-cache
+  mountPath: /cache
+{{- end }}
 {{- include "atelier.models.mounts" (list . "gateway") }}
 {{- if include "atelier.tls.secret" . }}
 - name: tls
@@ -95,6 +101,11 @@
 - name: tmp
   emptyDir:
     sizeLimit: 1Gi
+{{- with .Values.gpu.engineCacheClaim }}
+- name: engine-cache
+  persistentVolumeClaim:
+    claimName: {{ . }}
+{{- end }}
 {{- include "atelier.models.volumes" (list . "gateway") }}
 {{- with include "atelier.tls.secret" . }}
 - name: tls
