@@ -40,6 +40,10 @@ from serving.streaming import stream
 
 __all__ = ["RequestContext", "Service"]
 
+# What `atelier evaluate` leaves beside a model's first graph.
+_CARD = "card.md"
+_SAMPLES = "samples.png"
+
 
 class _Asked(Protocol):
     """A request for a model."""
@@ -112,13 +116,13 @@ class Service:
 
     def card(self, model: str) -> str | None:
         """The model card in Markdown, where there is one. NOT_FOUND for an unknown model."""
-        path = self._folder(model) / "card.md"
-        return path.read_text("utf-8") if path.is_file() else None
+        path = self._beside(self._repository.catalog.model(model), _CARD)
+        return path.read_text("utf-8") if path else None
 
     def samples(self, model: str) -> bytes | None:
         """The sample grid as PNG, where there is one. NOT_FOUND for an unknown model."""
-        path = self._folder(model) / "samples.png"
-        return path.read_bytes() if path.is_file() else None
+        path = self._beside(self._repository.catalog.model(model), _SAMPLES)
+        return path.read_bytes() if path else None
 
     async def list_models(self) -> pb.ListModelsResponse:
         """Every public model of the repository, by name."""
@@ -318,10 +322,15 @@ class Service:
         errors = {version: repository.refusal(model, version) for version in model.versions}
         refused = {version: error.message for version, error in errors.items() if error is not None}
         ready = repository.ready_versions(model)
-        return describe(model, ready, refused, loaded=repository.asked_for(model.name))
+        message = describe(model, ready, refused, loaded=repository.asked_for(model.name))
+        message.has_card = self._beside(model, _CARD) is not None
+        message.has_samples = self._beside(model, _SAMPLES) is not None
+        return message
 
-    def _folder(self, model: str) -> Path:
-        return self._settings.repository / self._repository.catalog.model(model).first.graph
+    def _beside(self, model: PublicModel, name: str) -> Path | None:
+        """A file beside the model's first graph, if it is there."""
+        folder = self._repository.folder(model.first.graph)
+        return folder / name if folder and (folder / name).is_file() else None
 
     async def _images(self, images: Sequence[pb.Image], model: PublicModel, graph: Manifest) -> list[Array]:
         """Images of a request as the graph takes them."""

@@ -100,6 +100,9 @@ async def test_a_card_is_shown_where_there_is_one(service: Service) -> None:
     assert service.samples("tiny_vae") is None
     with pytest.raises(ServingError):
         service.card("../tiny_gan")
+    told = {model.name: (model.has_card, model.has_samples) for model in (await service.list_models()).models}
+    assert told["tiny_gan"] == (True, False)
+    assert told["tiny_vae"] == (False, False)
 
 
 @pytest.mark.parametrize("model", DRAWING)
