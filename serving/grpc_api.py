@@ -14,15 +14,18 @@ from grpc_reflection.v1alpha import reflection
 
 from serving.grpc_calls import abort, request_context
 from serving.methods import METHODS, SERVICE, Method
+from serving.oip import rpc as open_inference
 from serving.ports import PortError, address, listen
 from serving.service import RequestContext, Service
 from serving.settings import Settings
+
+NotReady = Callable[[], str | None]
 
 _HEALTH_SECONDS = 1.0
 _PARTING_SECONDS = 1.0  # beyond the grace, in which those that the service cut off are told
 
 
-def build_server(service: Service, settings: Settings) -> grpc.aio.Server:
+def build_server(service: Service, settings: Settings, not_ready: NotReady) -> grpc.aio.Server:
     """A server of every RPC of the proto, not yet bound nor started."""
     server = grpc.aio.server(
         options=[
@@ -33,20 +36,30 @@ def build_server(service: Service, settings: Settings) -> grpc.aio.Server:
         ]
     )
     handlers = {method.rpc: _handler(service, method) for method in METHODS.values()}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),
+            open_inference.handlers(service.open_inference, not_ready),
+        )
+    )
     return server
 
 
 class GrpcServer:
     """A server of every RPC of the proto, bound to its port when it is made. Raises `PortError`."""
 
-    def __init__(self, service: Service, settings: Settings, not_ready: Callable[[], str | None]) -> None:
+    def __init__(self, service: Service, settings: Settings, not_ready: NotReady) -> None:
         self._grace = settings.shutdown_grace + _PARTING_SECONDS
         self._not_ready = not_ready
-        self._server = build_server(service, settings)
+        self._server = build_server(service, settings, not_ready)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (
+            SERVICE.full_name,
+            open_inference.SERVICE.full_name,
+            health.SERVICE_NAME,
+            reflection.SERVICE_NAME,
+        )
         reflection.enable_server_reflection(names, self._server)
         self.port = _bind(self._server, settings)
 
@@ -71,7 +84,7 @@ def _bind(server: grpc.aio.Server, settings: Settings) -> int:
         raise PortError(settings.host, settings.grpc_port, "--grpc-port", str(error)) from error
 
 
-async def _watch_health(status: Any, not_ready: Callable[[], str | None]) -> None:
+async def _watch_health(status: Any, not_ready: NotReady) -> None:
     while True:
         await _tell_health(status, ready=not_ready() is None)
         await asyncio.sleep(_HEALTH_SECONDS)

@@ -26,12 +26,13 @@ from serving.http_messages import PICTURES, MediaTypeError, picture_type, read_r
 from serving.http_requests import (
     ClientGoneError,
     TooLargeError,
-    off_loop,
     read_body,
     request_context,
     unless_gone,
 )
 from serving.methods import BY_VERB, Method
+from serving.off_loop import off_loop
+from serving.oip import routes as open_inference
 from serving.pb import image_generation_pb2 as pb
 from serving.service import RequestContext, Service
 from serving.settings import Settings
@@ -74,6 +75,7 @@ def create_app(
         Route("/", partial(page, name="index.html")),
         Mount("/web", StaticFiles(directory=_WEB)),
         *_status_routes(registry, not_ready),
+        *open_inference.routes(service.open_inference, settings, not_ready),
     ]
     return Starlette(routes=routes, exception_handlers=_EXCEPTION_HANDLERS)
 

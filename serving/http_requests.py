@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -16,7 +16,6 @@ from serving.requests import RequestContext
 
 Result = TypeVar("Result")
 
-_OFF_LOOP_BYTES = 65_536  # bodies beyond this are parsed and rendered in a thread
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 
@@ -78,11 +77,6 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise TooLargeError(limit)
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-async def off_loop(function: Callable[[], Result], size: int) -> Result:
-    """What the function returns, called in a thread where so many bytes take long."""
-    return await asyncio.to_thread(function) if size > _OFF_LOOP_BYTES else function()
 
 
 async def unless_gone(request: Request, answer: Coroutine[Any, Any, Result]) -> Result:

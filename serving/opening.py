@@ -19,6 +19,9 @@ from serving.catalog import build
 from serving.drawing import Drawing
 from serving.loading import Loading
 from serving.metrics import Metrics
+from serving.oip.graphs import Graphs
+from serving.oip.inference import OpenInference
+from serving.oip.shared_memory import SharedMemory
 from serving.picture_pool import PicturePool
 from serving.requests import Requests
 from serving.resolve import resolve
@@ -71,6 +74,13 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
                     metrics=metrics,
                 ),
                 pictures=pictures,
+                open_inference=OpenInference(
+                    graphs=Graphs(catalog, backend),
+                    runner=runner,
+                    requests=requests,
+                    statistics=engine.statistics,
+                    shared_memory=SharedMemory(allowed=settings.client_shared_memory),
+                ),
             )
         finally:
             await requests.close(settings.shutdown_grace)

@@ -24,6 +24,7 @@ from serving.exploration import Bounds, latent_message, plan_exploration
 from serving.generation import Generation, plan
 from serving.loading import Loading
 from serving.manifest import Manifest
+from serving.oip.inference import OpenInference
 from serving.pb import image_generation_pb2 as pb
 from serving.picture_pool import PicturePool
 from serving.programs.generate import draw
@@ -49,7 +50,9 @@ class Service:
         requests: Requests,
         drawing: Drawing,
         pictures: PicturePool,
+        open_inference: OpenInference,
     ) -> None:
+        self.open_inference = open_inference
         self._settings = settings
         self._catalog = catalog
         self._loading = loading

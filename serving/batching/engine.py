@@ -15,6 +15,7 @@ from serving.backends import Backend
 from serving.batching.cost import CostTable
 from serving.batching.lane import Entry, Lane, Part
 from serving.batching.policy import Shares, choose
+from serving.batching.statistics import Statistics
 from serving.batching.ticket import Backlog, Ticket
 from serving.calls import Call, Tensors
 from serving.errors import Code, ServingError
@@ -52,6 +53,7 @@ class Engine:
         self._max_batch_bytes = max_batch_bytes
         self._metrics = metrics
         self.backlog = Backlog()
+        self.statistics = Statistics()
         self._shares = Shares()
         self._costs: dict[LaneKey, CostTable] = {}
         self._lanes: dict[LaneKey, Lane] = {}
@@ -72,10 +74,16 @@ class Engine:
         self._waiting[lane] = None
         lane.put(entry)
         self._dispatch_soon()
+        statistics = self.statistics.of(lane.graph, lane.version)
         try:
-            return await future
+            outputs = await future
+        except BaseException:
+            statistics.fail.add(monotonic() - entry.submitted)
+            raise
         finally:
             lane.withdraw(entry)
+        statistics.answered(monotonic() - entry.submitted)
+        return outputs
 
     def slots(self) -> int:
         """Calls that run at a time."""
@@ -205,26 +213,41 @@ class Engine:
         task.add_done_callback(self._batches.discard)
 
     async def _compute(self, lane: Lane, parts: list[Part]) -> None:
+        try:
+            await self._infer(lane, parts)
+        finally:
+            lane.running -= 1
+            self._running[lane.graph] -= 1
+            self._forget_if_idle(lane)
+            self._go_on(parts)
+
+    async def _infer(self, lane: Lane, parts: list[Part]) -> None:
+        """Computes a batch. If it fails, each call in it is computed alone, and only those at fault fail."""
+        began = monotonic()
         inputs, buffers = lane.join(parts)
         started = monotonic()
         try:
             outputs = await self._backend.infer(lane.graph, lane.version, inputs)
         except Exception as error:
             self._metrics.call_failures.labels(lane.graph).inc()
-            for part in parts:
-                part.entry.fail(_failure(error, lane))
             if not isinstance(error, ServingError):
                 log.exception("a call of %s with %d rows failed", lane.graph, sum(p.rows for p in parts))
+            if isinstance(error, ServingError) or len(parts) == 1:
+                for part in parts:
+                    part.entry.fail(_failure(error, lane))
+                return
         else:
-            self._observe(lane, parts, monotonic() - started)
+            ended = monotonic()
+            self._observe(lane, parts, ended - started)
             self._distribute(lane, parts, outputs)
+            self._count(lane, parts, join=started - began, infer=ended - started, split=monotonic() - ended)
+            return
         finally:
             if buffers is not None:
                 lane.give_back(buffers)
-            lane.running -= 1
-            self._running[lane.graph] -= 1
-            self._forget_if_idle(lane)
-            self._go_on(parts)
+        for part in parts:
+            if not part.entry.future.done():
+                await self._infer(lane, [part])
 
     def _go_on(self, parts: list[Part]) -> None:
         """Gives the instance its next batch.
@@ -257,6 +280,11 @@ class Engine:
             if part.start == 0:
                 wait = part.entry.started - part.entry.submitted
                 self._metrics.queue_seconds.labels(lane.graph).observe(wait)
+
+    def _count(self, lane: Lane, parts: list[Part], *, join: float, infer: float, split: float) -> None:
+        rows = sum(part.rows for part in parts)
+        waits = [part.entry.started - part.entry.submitted for part in parts if part.start == 0]
+        self.statistics.of(lane.graph, lane.version).batch(rows, waits, join, infer, split)
 
     def _distribute(self, lane: Lane, parts: list[Part], outputs: Tensors) -> None:
         now = monotonic()
