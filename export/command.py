@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import re
+import dataclasses
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -16,35 +14,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from export.contract import manifests
-from export.onnx import OPSET, ExportError, OnnxGraph, export_graph
+from export.accelerate import Batches, acceleration, add_options
+from export.checked import Checks, Exported
+from export.onnx import OPSET, ExportError
 from export.publish import Candidate, PublishError, plan, publish
-from export.validate import (
-    TOLERANCE,
-    max_abs_error,
-    open_session,
-    parity_cases,
-    stability_sizes,
-    stable_rows,
-)
-from serving.manifest import ManifestError, VersionRecord
-from training.checkpoint import Checkpoint, CheckpointError, load
-from training.family import Graph
+from export.sampled import export_sampled, plan_sampled
+from export.sources import Source, from_repository, from_run
+from export.validate import TOLERANCE
+from serving.manifest import Manifest, ManifestError
+from training.checkpoint import CheckpointError
 
 MAX_BATCH_SIZE = 64
 """Most rows in one call, unless told otherwise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exported:
-    """A graph that passed its checks."""
-
-    onnx: OnnxGraph
-    """The graph."""
-    record: VersionRecord
-    """What was found."""
-    stable: bool
-    """Whether a row's result is the same in any batch of at least `record.min_rows`."""
 
 
 def main(arguments: list[str]) -> int:
@@ -66,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "repository as the next version of a model.",
     )
     add = result.add_argument
-    add("run", type=Path, metavar="RUN", help="folder of a run, or of one of its checkpoints")
+    add("run", type=Path, nargs="?", metavar="RUN", help="folder of a run, or of one of its checkpoints")
     add("--to", type=Path, default=Path("model_repository"), metavar="DIR", help="model repository")
     add("--name", metavar="MODEL", help="name of the model (default: the run's, without its number)")
     add("--version", type=int, metavar="N", help="version to publish as (default: the next one)")
@@ -90,41 +71,64 @@ def parser() -> argparse.ArgumentParser:
         help="publish a graph whose rows depend on their batch; its pictures then depend on who else asks",
     )
     add("--dry-run", action="store_true", help="do all but publishing")
+    sampling = result.add_argument_group(
+        "a whole sampler in one graph", "for clients that talk to Triton alone; a model of its own"
+    )
+    sampling.add_argument(
+        "--sampler",
+        metavar="NAME[:STEPS]",
+        help="publish the diffusion model with this sampler as one graph, in place of its steps: ddim:20",
+    )
+    sampling.add_argument(
+        "--guidance-scale", type=float, metavar="X", help="its scale of guidance (default: the model's)"
+    )
+    sampling.add_argument(
+        "--from-model",
+        metavar="MODEL[:VERSION]",
+        help="take the graphs of a model in the repository rather than those of a run",
+    )
+    add_options(result)
     return result
 
 
 def run(options: argparse.Namespace) -> None:
     """Export, check and publish, and show what came of it."""
     console = Console(stderr=True)
-    if options.tolerance <= 0:
-        raise ExportError(f"--tolerance {options.tolerance} is not possible: give a positive difference")
-    checkpoint = _load(options.run)
-    model = options.name or model_name(checkpoint)
-    settings, networks = checkpoint.config.settings, checkpoint.averaged_networks()
-    graphs = checkpoint.family.graphs(settings, networks, checkpoint.data)
-    contracts = manifests(checkpoint, graphs, model=model, max_batch_size=options.max_batch_size)
-    version = plan(options.to, contracts, options.version)
-    size = (checkpoint.data.height, checkpoint.data.width)
+    source = _source(options)
+    sampled = None
+    manifests = source.manifests
+    if options.sampler:
+        sampled = plan_sampled(
+            source.manifests,
+            options.sampler,
+            guidance_scale=options.guidance_scale,
+            name=options.name,
+            max_rows=options.max_batch_size,
+        )
+        manifests = [sampled.manifest]
+    version = plan(options.to, manifests, options.version)
     with _progress(console) as start:
-        exported = [
-            export_checked(
-                graph,
-                size=size,
-                max_rows=options.max_batch_size,
-                tolerance=options.tolerance,
-                allow_unstable_rows=options.allow_unstable_rows,
-                warn=lambda text: console.print(f"atelier export: {text}", style="yellow", soft_wrap=True),
-                start=start,
-            )
-            for graph in graphs
-        ]
+        checks = Checks(
+            max_rows=options.max_batch_size,
+            tolerance=options.tolerance,
+            allow_unstable_rows=options.allow_unstable_rows,
+            warn=lambda text: console.print(f"atelier export: {text}", style="yellow", soft_wrap=True),
+            start=start,
+        )
+        exported = source.graphs(checks)
+        if sampled:
+            graphs = {
+                manifest.graph: one.model for manifest, one in zip(source.manifests, exported, strict=True)
+            }
+            exported = [export_sampled(sampled, graphs, checks)]
     candidates = [
-        Candidate(manifest=contract, record=one.record, model=one.onnx.model)
-        for contract, one in zip(contracts, exported, strict=True)
+        Candidate(manifest=_accelerated(manifest, one, source, options), record=one.record, model=one.model)
+        for manifest, one in zip(manifests, exported, strict=True)
     ]
     if not options.dry_run:
         version = publish(options.to, candidates, options.version)
-    report(console, checkpoint, candidates, exported, version)
+    model = manifests[0].model
+    report(console, f"{model} version {version}, from {source.origin}", candidates, exported)
     if options.dry_run:
         console.print(f"{model} would be version {version} in {options.to}", highlight=False)
         return
@@ -133,80 +137,39 @@ def run(options: argparse.Namespace) -> None:
     console.print(f"  atelier serve --repository {options.to}", highlight=False, soft_wrap=True)
 
 
-def _load(run: Path) -> Checkpoint:
-    try:
-        return load(run)
-    except CheckpointError:
-        raise
-    except ValueError as error:
-        raise ExportError(f"{run}: {error}") from error
+def _accelerated(manifest: Manifest, one: Exported, source: Source, options: argparse.Namespace) -> Manifest:
+    """The manifest with what the options say of GPUs."""
+    if one.onnx is None:
+        return manifest
+    batches = Batches(least=one.record.min_rows, most=options.max_batch_size, size=source.size)
+    found = acceleration(options, one.onnx, batches, one.record.precision)
+    return dataclasses.replace(manifest, acceleration=found)
 
 
-def model_name(checkpoint: Checkpoint) -> str:
-    """The name of a run's model: that of the run's folder, without the number of a repetition."""
-    return re.sub(r"-\d+$", "", checkpoint.path.resolve().parent.parent.name)
-
-
-def export_checked(
-    graph: Graph,
-    *,
-    size: tuple[int, int],
-    max_rows: int,
-    tolerance: float,
-    allow_unstable_rows: bool,
-    warn: Callable[[str], None],
-    start: Callable[[str, int], Callable[[], None]],
-) -> Exported:
-    """One graph exported, compared with torch, and its rows found stable or refused.
-
-    `start(what, parts)` begins a bar and returns what to call after each part.
-    """
-    done = start(f"{graph.role}: export", 1)
-    exported = export_graph(graph, size=size)
-    session = open_session(exported.model)
-    done()
-    error = max_abs_error(
-        exported,
-        session,
-        max_rows=max_rows,
-        size=size,
-        tolerance=tolerance,
-        done=start(f"{graph.role}: against torch", len(parity_cases(graph, max_rows=max_rows, size=size))),
-    )
-    min_rows = stable_rows(
-        graph,
-        session,
-        max_rows=max_rows,
-        size=size,
-        done=start(f"{graph.role}: same row, same bytes", len(stability_sizes(max_rows))),
-    )
-    if min_rows is None:
-        unstable = f"graph {graph.role!r}: a row's result depends on the other rows of its batch"
-        if not allow_unstable_rows:
-            raise ExportError(
-                f"{unstable}, so that pictures would depend on who else asks: look for batch statistics "
-                "(BatchNorm, minibatch deviation) in its forward, or allow it with --allow-unstable-rows"
-            )
-        warn(f"{unstable}; published all the same, as asked")
-    now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    record = VersionRecord(
-        sha256=exported.sha256,
-        max_abs_error=error,
-        created=now.isoformat().replace("+00:00", "Z"),
-        min_rows=min_rows or 1,
-    )
-    return Exported(onnx=exported, record=record, stable=min_rows is not None)
+def _source(options: argparse.Namespace) -> Source:
+    """Where the graphs come from; raises `ExportError` for options that do not go together."""
+    if options.tolerance <= 0:
+        raise ExportError(f"--tolerance {options.tolerance} is not possible: give a positive difference")
+    if (options.run is None) == (options.from_model is None):
+        raise ExportError("give the folder of a run, or with --sampler a model by --from-model, and not both")
+    if options.sampler is None and (options.from_model or options.guidance_scale is not None):
+        raise ExportError("--from-model and --guidance-scale are for --sampler: give one, such as ddim:20")
+    if options.sampler and options.accelerate:
+        raise ExportError(
+            "--accelerate is for graphs that are called step by step: leave it out, and Triton runs a whole "
+            "sampler by CUDA wherever it has a GPU"
+        )
+    if options.from_model:
+        return from_repository(options.to, options.from_model)
+    # The name is that of what is published: with --sampler another model than that of the run.
+    name = None if options.sampler else options.name
+    return from_run(options.run, name=name, max_batch_size=options.max_batch_size)
 
 
 def report(
-    console: Console,
-    checkpoint: Checkpoint,
-    candidates: list[Candidate],
-    exported: list[Exported],
-    version: int,
+    console: Console, title: str, candidates: Sequence[Candidate], exported: Sequence[Exported]
 ) -> None:
-    """The table of graphs: `error` is the largest to torch, `stable` the rows from which rows are."""
-    title = f"{candidates[0].manifest.model} version {version}, from step {checkpoint.step:,}"
+    """The table of graphs: `error` is the largest difference, `stable` the rows from which rows are."""
     # So narrow that the names of graphs stand in full on 80 columns.
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("graph", no_wrap=True)
@@ -218,8 +181,8 @@ def report(
         table.add_row(
             candidate.manifest.graph,
             str(OPSET),
-            f"{one.onnx.nodes:,}",
-            f"{len(one.onnx.model):,}",
+            f"{one.nodes:,}",
+            f"{len(one.model):,}",
             f"{one.record.max_abs_error:.1e}",
             f"from {one.record.min_rows}" if one.stable else "no",
             one.record.sha256[:12],

@@ -18,9 +18,10 @@ from pathlib import Path
 import onnxruntime
 
 from export.transaction import RepositoryBusyError, transaction, write
-from serving.manifest import Manifest, ManifestError, VersionRecord, parse, render
+from serving.manifest import Manifest, ManifestError, VersionRecord, parse, render, render_variants
 
 CONFIG = "config.pbtxt"
+VARIANTS = "configs"
 MODEL = "model.onnx"
 CARD = "card.md"
 SAMPLES = "samples.png"
@@ -98,9 +99,10 @@ def publish(repository: Path, candidates: Sequence[Candidate], version: int | No
             folder = tree / candidate.manifest.graph
             old = existing.get(candidate.manifest.graph)
             versions = {**(old.versions if old else {}), version: candidate.record}
-            manifest = dataclasses.replace(candidate.manifest, versions=versions)
+            acceleration = candidate.manifest.acceleration or (old.acceleration if old else None)
+            manifest = dataclasses.replace(candidate.manifest, versions=versions, acceleration=acceleration)
             write(folder / str(version) / MODEL, candidate.model)
-            write(folder / CONFIG, render(manifest).encode())
+            _write_configs(folder, manifest)
             _verify(folder, manifest, version)
     return version
 
@@ -130,10 +132,16 @@ def update_quality(
                 )
             record = dataclasses.replace(manifest.versions[version], quality=dict(quality))
             updated = dataclasses.replace(manifest, versions={**manifest.versions, version: record})
-            write(tree / manifest.graph / CONFIG, render(updated).encode())
+            _write_configs(tree / manifest.graph, updated)
             if manifest.role == manifest.roles[0]:
                 write(tree / manifest.graph / CARD, card.encode())
                 write(tree / manifest.graph / SAMPLES, samples_png)
+
+
+def _write_configs(folder: Path, manifest: Manifest) -> None:
+    write(folder / CONFIG, render(manifest).encode())
+    for name, text in render_variants(manifest).items():
+        write(folder / VARIANTS / f"{name}.pbtxt", text.encode())
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ no folder beside it need be on the same file system), and put in place by rename
 
 1. new version folders are renamed into graphs that exist, where no configuration lists them yet;
 2. the change is marked as decided;
-3. files such as `config.pbtxt` replace their old selves one by one, and new graphs appear as whole folders.
+3. files such as `config.pbtxt` and `configs/cpu.pbtxt` replace their old selves one by one, and new graphs
+   appear as whole folders.
 
 Whoever opens the next transaction first finishes a decided change, or takes an undecided one back.
 """
@@ -83,6 +84,7 @@ def _commit(repository: Path, staging: Path) -> None:
         for graph in _folders(tree)
         if (repository / graph.name).exists()
         for version in _folders(graph)
+        if version.name.isdecimal()
     ]
     for folder in (*_folders(tree), tree, staging, repository):
         _sync(folder)
@@ -98,13 +100,22 @@ def _put_in_place(repository: Path, staging: Path) -> None:
     for graph in _folders(staging / "tree"):
         target = repository / graph.name
         if target.exists():
-            for file in sorted(graph.iterdir()):
-                os.replace(file, target / file.name)
-            _sync(target)
+            _replace_files(graph, target)
         else:
             os.rename(graph, target)
     _sync(repository)
     _discard(repository, staging)
+
+
+def _replace_files(source: Path, target: Path) -> None:
+    """Put every file of a folder, and of folders in it, over its namesake in another."""
+    target.mkdir(exist_ok=True)
+    for entry in sorted(source.iterdir()):
+        if entry.is_dir():
+            _replace_files(entry, target / entry.name)
+        else:
+            os.replace(entry, target / entry.name)
+    _sync(target)
 
 
 def _take_back(repository: Path, staging: Path) -> None:

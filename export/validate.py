@@ -188,16 +188,27 @@ def stable_rows(
     size: tuple[int, int],
     done: Callable[[], None] = lambda: None,
 ) -> int | None:
-    """The rows from which a batch gives each row the same bytes in any company.
+    """The rows from which a batch gives each row of random inputs the same bytes in any company."""
+    inputs = draw(graph, min(POOL, max_rows), size, np.random.default_rng(0))
+    return stable_among(session, inputs, stability_sizes(max_rows), done=done)
+
+
+def stable_among(
+    session: onnxruntime.InferenceSession,
+    inputs: Tensors,
+    sizes: Sequence[int],
+    *,
+    done: Callable[[], None] = lambda: None,
+) -> int | None:
+    """The rows from which batches of these sizes give each of the rows of `inputs` the same bytes.
 
     1 where a row alone already does, 2 where a single row has to be padded to two, None where neither holds.
     """
     rng = np.random.default_rng(0)
-    pool = min(POOL, max_rows)
-    inputs = draw(graph, pool, size, rng)
-    reference = session.run(None, inputs)
+    pool = len(next(iter(inputs.values())))
+    reference = session.run(None, dict(inputs))
     stable_from = 1
-    for rows in stability_sizes(max_rows):
+    for rows in sizes:
         for places in _companies(rows, pool, rng):
             outputs = session.run(None, {name: values[places] for name, values in inputs.items()})
             if not all(_same_bytes(a, b[places]) for a, b in zip(outputs, reference, strict=True)):

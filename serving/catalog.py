@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,8 @@ class Index:
     """Graphs that can be served, with the versions that are there."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Why the others cannot, by the name of their folder (`graph` or `graph/version`)."""
+    stamps: Mapping[tuple[str, int], Hashable] = field(default_factory=dict)
+    """What the file of a version looked like, by graph and version: another stamp, another file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,8 @@ class PublicModel:
     """Graphs by role, in the order of the manifest's roles."""
     versions: tuple[int, ...]
     """Versions that every role has, rising."""
+    others: tuple[int, ...] = ()
+    """Versions in the repository that its policy does not serve."""
 
     @cached_property
     def first(self) -> Manifest:
@@ -93,10 +98,30 @@ class PublicModel:
         manifest = self.denoiser or self.drawn
         return manifest is not None and manifest.input("class_id") is not None
 
-    def version(self, asked: int, ready: Iterable[int]) -> int:
-        """The version of a request: the one asked for; for 0 the newest that is ready, else the newest."""
+    @property
+    def wanted(self) -> tuple[int, ...]:
+        """The versions that the policies of all its graphs serve."""
+        served = (m.version_policy.wanted(self.versions) for m in self.graphs.values())
+        return tuple(sorted(set.intersection(*map(set, served))))
+
+    def version(self, asked: int, ready: Sequence[int], key: str = "") -> int:
+        """The version of a request: the one asked for; for 0 the newest that is ready, else the newest.
+
+        Where a canary is declared, 0 is one of its versions that are ready, in its shares, the same for the
+        same `key`.
+        """
         if asked == 0:
-            return max(ready, default=self.versions[-1])
+            shares = {v: share for v, share in self.first.canary.items() if v in ready and share}
+            return (
+                _share_of(f"{self.name} {key}", shares) if shares else max(ready, default=self.versions[-1])
+            )
+        if asked in self.others:
+            policies = one_of(sorted({str(m.version_policy) for m in self.graphs.values()}))
+            raise not_found(
+                "version",
+                f"version {asked} of {self.name} is not served: its version policy is {policies}; "
+                f"it has {one_of(map(str, self.versions))}",
+            )
         if asked not in self.versions:
             raise not_found(
                 "version",
@@ -137,26 +162,73 @@ class Catalog:
         raise not_found("model", f"no model {name!r}; {there}")
 
 
-def scan(repository: Path) -> Index:
-    """Reads every `config.pbtxt` of a repository; what is broken is refused and the rest goes on."""
+Parsed = MutableMapping[str, tuple[bytes, Manifest]]
+"""Manifests by graph with the digests of the configurations that they were parsed from."""
+
+
+def scan(repository: Path, parsed: Parsed | None = None) -> Index:
+    """Reads every `config.pbtxt` of a repository; what is broken is refused and the rest goes on.
+
+    With `parsed`, which it keeps, a configuration is parsed again only when its content has changed.
+    """
     manifests = []
     refused = {}
-    for folder in sorted(path for path in repository.iterdir() if path.is_dir()):
+    stamps: dict[tuple[str, int], Hashable] = {}
+    parsed = {} if parsed is None else parsed
+    folders = sorted(path for path in repository.iterdir() if path.is_dir())
+    for folder in folders:
         if folder.name.startswith("."):
             continue
         try:
-            manifest = parse((folder / "config.pbtxt").read_text("utf-8"), folder.name)
+            manifest = _read(folder, parsed)
         except FileNotFoundError:
             refused[folder.name] = f"{folder.name} has no config.pbtxt; export it again"
         except (ManifestError, OSError, UnicodeDecodeError) as error:
             refused[folder.name] = str(error)
         else:
-            found = {v: r for v, r in manifest.versions.items() if (folder / str(v) / MODEL_FILE).is_file()}
-            for version in manifest.versions.keys() - found.keys():
+            found = {}
+            for version, record in manifest.versions.items():
                 place = f"{folder.name}/{version}"
-                refused[place] = f"{place}/{MODEL_FILE} is not there; export it again"
+                stamp = _stamp(folder / str(version) / MODEL_FILE)
+                if stamp is None:
+                    refused[place] = f"{place}/{MODEL_FILE} is not there; export it again"
+                else:
+                    found[version], stamps[folder.name, version] = record, stamp
             manifests.append(dataclasses.replace(manifest, versions=found))
-    return Index(manifests=manifests, refused=refused)
+    for graph in parsed.keys() - {folder.name for folder in folders}:
+        del parsed[graph]
+    return Index(manifests=manifests, refused=refused, stamps=stamps)
+
+
+def _read(folder: Path, parsed: Parsed) -> Manifest:
+    text = (folder / "config.pbtxt").read_bytes()
+    digest = hashlib.sha256(text).digest()
+    before = parsed.get(folder.name)
+    if before is not None and before[0] == digest:
+        return before[1]
+    manifest = parse(text.decode("utf-8"), folder.name)
+    parsed[folder.name] = digest, manifest
+    return manifest
+
+
+def _stamp(file: Path) -> Hashable:
+    """Changes with the file; a copy that keeps size and time of its original still changes the inode's."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _share_of(key: str, shares: Mapping[int, float]) -> int:
+    """One of the versions, in their shares, by the digest of the key."""
+    digest = hashlib.sha256(key.encode()).digest()
+    at = int.from_bytes(digest[:8], "big") / 2**64 * sum(shares.values())
+    for version, share in sorted(shares.items()):
+        at -= share
+        if at < 0:
+            return version
+    return max(shares)
 
 
 def build(index: Index) -> Catalog:
@@ -179,7 +251,13 @@ def build(index: Index) -> Catalog:
         first = next(iter(roles.values()))
         graphs = {role: roles[role] for role in first.roles}
         versions = set.intersection(*(set(manifest.versions) for manifest in graphs.values()))
-        models[name] = PublicModel(name=name, graphs=graphs, versions=tuple(sorted(versions)))
+        model = PublicModel(name=name, graphs=graphs, versions=tuple(sorted(versions)))
+        if not model.wanted:
+            policies = one_of(sorted({str(manifest.version_policy) for manifest in graphs.values()}))
+            there = one_of(map(str, model.versions))
+            refused[name] = f"its version policy {policies} serves none of its versions {there}"
+            continue
+        models[name] = model
     return Catalog(models=models, refused=refused)
 
 

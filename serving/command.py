@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
         print(describe(resolved), end="")
         return 0
     repository = resolved.settings.repository
-    if not repository.is_dir():
+    if resolved.settings.backend == "onnxruntime" and not repository.is_dir():
         return _complain(
             f"no model repository at {repository}: name its folder with --repository, or make one with "
             "`atelier export`",

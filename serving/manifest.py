@@ -19,12 +19,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
+
+from serving import version_policy
+from serving.acceleration import (
+    Acceleration,
+    AccelerationError,
+    Precision,
+    Profile,
+    declare,
+    declare_cpu,
+    declare_plan,
+)
+from serving.probe import Probe
+from serving.version_policy import PUBLISHED, VersionPolicy
 
 PREFIX = "atelier."
 
@@ -142,6 +156,26 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanRecord:
+    """A TensorRT plan beside the model file of a version: for the GPU and TensorRT that built it alone."""
+
+    sha256: str
+    """Digest of the plan."""
+    max_abs_error: float
+    """Largest absolute difference to torch on that GPU."""
+    tensorrt: str
+    """Version of TensorRT that built it."""
+    gpu: str
+    """GPU that it was built on."""
+    profile: Profile
+    """Shapes that it takes."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.profile, Profile):
+            object.__setattr__(self, "profile", Profile(**self.profile))
+
+
+@dataclass(frozen=True, kw_only=True)
 class VersionRecord:
     """What is known of one published version of a graph."""
 
@@ -155,6 +189,20 @@ class VersionRecord:
     """Rows below which a batch is padded so that a row's result never depends on its batch mates."""
     quality: Mapping[str, float] = field(default_factory=dict)
     """Measured figures of the model, by name, as `atelier evaluate` found them."""
+    probe: Probe | None = None
+    """What it computed for fixed inputs, to be found again wherever it is loaded."""
+    precision: Precision = "float32"
+    """What the arithmetic of the file is done in."""
+    speedup: float = 1.0
+    """Rows per second over those of the float32 graph, measured in the same run on the CPU that exported."""
+    quality_change: Mapping[str, float] = field(default_factory=dict)
+    """Measured figures less those of the float32 graphs, with the same seeds."""
+    plan: PlanRecord | None = None
+    """The TensorRT plan of this version, where one was built."""
+
+    def __post_init__(self) -> None:
+        if self.plan is not None and not isinstance(self.plan, PlanRecord):
+            object.__setattr__(self, "plan", PlanRecord(**self.plan))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +239,14 @@ class Manifest:
     """Names of the domains of a translator, a then b."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Training set, licence and such, shown to clients as it stands."""
+    acceleration: Acceleration | None = None
+    """How Triton runs it on a GPU; None for onnxruntime's defaults."""
     versions: Mapping[int, VersionRecord] = field(default_factory=dict)
     """Published versions."""
+    version_policy: VersionPolicy = PUBLISHED
+    """Which of them are served."""
+    canary: Mapping[int, float] = field(default_factory=dict)
+    """Shares of the requests that name no version, by version; empty where all get the newest."""
 
     def __post_init__(self) -> None:
         for name in ("graph", "model", "role"):
@@ -214,6 +268,10 @@ class Manifest:
             raise ManifestError(f"{self.graph}: two tensors have one name: {', '.join(names)}")
         if any(version < 1 for version in self.versions):
             raise ManifestError(f"{self.graph}: versions count from 1, got {sorted(self.versions)}")
+        if any(not 0 <= share < math.inf for share in self.canary.values()):
+            raise ManifestError(f"{self.graph}: shares of a canary are 0 or more, got {dict(self.canary)}")
+        if self.canary and not any(self.canary.values()):
+            raise ManifestError(f"{self.graph}: a canary gives some version a share above 0")
         unknown = set(self.tasks) - set(get_args(Task))
         if unknown:
             raise ManifestError(f"{self.graph}: unknown tasks {sorted(unknown)}")
@@ -229,6 +287,14 @@ class Manifest:
 
 def to_config(manifest: Manifest) -> Any:
     """The manifest as Triton's `ModelConfig` message."""
+    config = _portable(manifest)
+    if manifest.acceleration:
+        declare(config, manifest.acceleration, manifest.inputs)
+    return config
+
+
+def _portable(manifest: Manifest) -> Any:
+    """The configuration without a word of devices."""
     config = model_config_pb2.ModelConfig(
         name=manifest.graph, backend="onnxruntime", max_batch_size=manifest.max_batch_size
     )
@@ -239,6 +305,7 @@ def to_config(manifest: Manifest) -> Any:
             tensor.data_type = model_config_pb2.DataType.Value(_TRITON_DTYPES[spec.dtype])
             tensor.dims.extend(spec.shape)
     config.dynamic_batching.SetInParent()
+    version_policy.write(manifest.version_policy, config)
     for key, value in _parameters(manifest).items():
         config.parameters[PREFIX + key].string_value = value
     return config
@@ -246,8 +313,30 @@ def to_config(manifest: Manifest) -> Any:
 
 def render(manifest: Manifest) -> str:
     """The manifest as the text of a `config.pbtxt`."""
+    return _text(to_config(manifest))
+
+
+def render_variants(manifest: Manifest) -> dict[str, str]:
+    """What Triton takes in place of `config.pbtxt` under `--model-config-name`, by that name.
+
+    `cpu` where the graph says anything of GPUs, `tensorrt` where a version has a plan.
+    """
+    variants = {}
+    plans = {version: record.plan for version, record in manifest.versions.items() if record.plan}
+    if manifest.acceleration or plans:
+        config = _portable(manifest)
+        declare_cpu(config)
+        variants["cpu"] = _text(config)
+    if plans:
+        config = _portable(manifest)
+        declare_plan(config, plans[max(plans)].profile, list(plans))
+        variants["tensorrt"] = _text(config)
+    return variants
+
+
+def _text(config: Any) -> str:
     header = "# Written by `atelier export`; change the recipe and export again rather than this file.\n"
-    return header + str(text_format.MessageToString(to_config(manifest), as_utf8=True))
+    return header + str(text_format.MessageToString(config, as_utf8=True))
 
 
 def parse(text: str, graph: str) -> Manifest:
@@ -261,6 +350,8 @@ def parse(text: str, graph: str) -> Manifest:
         raise ManifestError(f"{graph}: config.pbtxt does not parse: {error}") from error
     if not config.name:
         config.name = graph
+    if not (config.backend or config.platform):
+        raise ManifestError(f"{graph}: config.pbtxt names no backend, its last line: it was copied in part")
     if config.name != graph:
         raise ManifestError(f"{graph}: config.pbtxt is named {config.name!r}; it must be the folder's name")
     return from_config(config)
@@ -280,6 +371,8 @@ def from_config(config: Any) -> Manifest:
     except ManifestError as error:
         if config.name in str(error):
             raise
+        raise ManifestError(f"{config.name}: {error}") from error
+    except AccelerationError as error:
         raise ManifestError(f"{config.name}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise ManifestError(f"{config.name}: cannot read the {PREFIX}* parameters: {error!r}") from error
@@ -310,9 +403,33 @@ def _parameters(manifest: Manifest) -> dict[str, str]:
     multiples = {spec.name: spec.multiple_of for spec in tensors if spec.multiple_of != 1}
     if multiples:
         values["multiple_of"] = json.dumps(multiples)
+    if manifest.acceleration:
+        values["acceleration"] = json.dumps(dataclasses.asdict(manifest.acceleration), sort_keys=True)
+    if manifest.canary:
+        values["canary"] = json.dumps({str(version): share for version, share in manifest.canary.items()})
     for version, record in sorted(manifest.versions.items()):
-        values[f"version.{version}"] = json.dumps(dataclasses.asdict(record), sort_keys=True)
+        values[f"version.{version}"] = json.dumps(_plain(record), sort_keys=True)
     return values
+
+
+def _plain(record: VersionRecord) -> dict[str, Any]:
+    """The record as JSON takes it; what is said of probes, low precision and plans only where there is
+    something."""
+    values = dataclasses.asdict(record)
+    plain = VersionRecord(sha256="", max_abs_error=0.0)
+    optional = ("probe", "precision", "speedup", "quality_change", "plan")
+    return {
+        name: value for name, value in values.items() if name not in optional or value != getattr(plain, name)
+    }
+
+
+def _record(text: str) -> VersionRecord:
+    """A record, without what a newer `atelier export` may say in it."""
+    known = {each.name for each in dataclasses.fields(VersionRecord)}
+    said = {name: value for name, value in json.loads(text).items() if name in known}
+    if "probe" in said:
+        said["probe"] = Probe.from_json(said["probe"])
+    return VersionRecord(**said)
 
 
 def _from_values(config: Any, values: Mapping[str, str]) -> Manifest:
@@ -341,11 +458,16 @@ def _from_values(config: Any, values: Mapping[str, str]) -> Manifest:
         levels=int(values["levels"]),
         domains=tuple(json.loads(values.get("domains", "[]"))),
         metadata=json.loads(values.get("metadata", "{}")),
+        acceleration=(
+            Acceleration(**json.loads(values["acceleration"])) if "acceleration" in values else None
+        ),
         versions={
-            int(key.removeprefix("version.")): VersionRecord(**json.loads(value))
+            int(key.removeprefix("version.")): _record(value)
             for key, value in values.items()
             if key.startswith("version.")
         },
+        version_policy=version_policy.read(config),
+        canary={int(version): share for version, share in json.loads(values.get("canary", "{}")).items()},
     )
 
 

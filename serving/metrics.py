@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.metrics import MetricWrapperBase
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -93,5 +94,55 @@ class Metrics:
             registry=registry,
         )
         self.cache_bytes = Gauge("atelier_cache_bytes", "Bytes of results in the cache.", registry=registry)
+        self.loads = Counter(
+            "atelier_loads",
+            "Versions of graphs that were loaded or refused; a refusal counts again when its reason changes.",
+            ["graph", "outcome"],
+            registry=registry,
+        )
+        self.refused_places = Gauge(
+            "atelier_refused",
+            "1 for each model, graph or graph/version of the repository that is refused; the log says why.",
+            ["name"],
+            registry=registry,
+        )
+        self.switches = Counter(
+            "atelier_version_switches",
+            "Times that requests which name no version went over to another one.",
+            ["model"],
+            registry=registry,
+        )
+        self.repository_reachable = Gauge(
+            "atelier_repository_reachable",
+            "Whether the last look at the repository found it; what is loaded is served all the same.",
+            registry=registry,
+        )
+        self._of_models: tuple[MetricWrapperBase, ...] = (
+            self.requests,
+            self.request_seconds,
+            self.shared,
+            self.cache_hits,
+            self.cache_misses,
+            self.switches,
+        )
+        self._of_graphs: tuple[MetricWrapperBase, ...] = (
+            self.queue_seconds,
+            self.call_seconds,
+            self.batch_rows,
+            self.rows,
+            self.rows_in_vain,
+            self.call_failures,
+            self.loads,
+        )
         build = Info("atelier_build", "What is running.", registry=registry)
         build.info({"version": importlib.metadata.version("atelier")})
+
+    def forget_model(self, model: str) -> None:
+        """Drops the series of a model that is gone."""
+        for metric in self._of_models:
+            metric.remove_by_labels({"model": model})
+
+    def forget_graph(self, graph: str) -> None:
+        """Drops the series of a graph that is gone."""
+        for metric in self._of_graphs:
+            metric.remove_by_labels({"graph": graph})

@@ -11,18 +11,19 @@ from prometheus_client import CollectorRegistry
 
 from serving.backends import BACKENDS, Backend
 from serving.batching.admission import Admission
-from serving.batching.calibration import calibrate
 from serving.batching.engine import Engine
 from serving.batching.run import Runner
 from serving.cache import ResultCache
-from serving.catalog import build
+from serving.control import Control
 from serving.drawing import Drawing
-from serving.loading import Loading
+from serving.holdings import Graph, Holdings
+from serving.manifest import Manifest
 from serving.metrics import Metrics
 from serving.oip.graphs import Graphs
 from serving.oip.inference import OpenInference
 from serving.oip.shared_memory import SharedMemory
 from serving.picture_pool import PicturePool
+from serving.repository import Repository
 from serving.requests import Requests
 from serving.resolve import resolve
 from serving.service import Service
@@ -43,10 +44,18 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
     backend: Backend = resolve(BACKENDS, settings.backend, "backend").from_settings(settings)
     pictures = PicturePool(settings.picture_threads)
     try:
-        catalog = build(await backend.index())
-        for name, reason in catalog.refused.items():
-            log.error("%s is not served: %s", name, reason)
-        engine = Engine(backend, catalog.manifests, max_batch_bytes=settings.max_batch_bytes, metrics=metrics)
+        manifests: dict[Graph, Manifest] = {}
+        engine = Engine(backend, manifests, max_batch_bytes=settings.max_batch_bytes, metrics=metrics)
+        repository = Repository(
+            backend,
+            Holdings(backend, engine, manifests),
+            only=settings.load_models if settings.model_control == "explicit" else None,
+            metrics=metrics,
+        )
+        control = Control(
+            repository, backend, engine, mode=settings.model_control, poll_seconds=settings.poll_seconds
+        )
+        await control.open()
         admission = Admission(
             max_rows=settings.max_pending_rows,
             max_bytes=settings.max_pending_bytes,
@@ -55,16 +64,14 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
             metrics=metrics,
         )
         runner = Runner(engine, admission)
-        requests = Requests(
-            models=catalog.models, default_deadline=settings.default_deadline, metrics=metrics
-        )
-        loading = Loading(backend, catalog)
-        load = asyncio.create_task(_load(loading, engine))
+        requests = Requests(models=repository, default_deadline=settings.default_deadline, metrics=metrics)
+        life = asyncio.create_task(control.run())
+        life.add_done_callback(_say_if_it_failed)
         try:
             yield Service(
                 settings=settings,
-                catalog=catalog,
-                loading=loading,
+                repository=repository,
+                control=control,
                 runner=runner,
                 requests=requests,
                 drawing=Drawing(
@@ -84,15 +91,14 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
             )
         finally:
             await requests.close(settings.shutdown_grace)
-            load.cancel()
-            await asyncio.gather(load, return_exceptions=True)
+            life.cancel()
+            await asyncio.gather(life, return_exceptions=True)
             await engine.close()
     finally:
         await backend.close()
         pictures.close()
 
 
-async def _load(loading: Loading, engine: Engine) -> None:
-    """Loads everything, then measures the newest versions: the gateway is ready before that."""
-    await loading.run()
-    await calibrate(engine, loading.newest_ready())
+def _say_if_it_failed(life: asyncio.Task[None]) -> None:
+    if not life.cancelled() and life.exception() is not None:
+        log.critical("the repository is not followed any more", exc_info=life.exception())

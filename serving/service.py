@@ -7,22 +7,25 @@ client may be told of raises `ServingError`; any other exception is an internal 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from serving import checks
 from serving.batching.run import Runner
 from serving.calls import Array, Progress
-from serving.catalog import Catalog, PublicModel
+from serving.catalog import PublicModel
+from serving.control import Control
 from serving.describe import describe, run_info
 from serving.drawing import Drawing
 from serving.errors import Code, ServingError
 from serving.exploration import Bounds, latent_message, plan_exploration
 from serving.generation import Generation, plan
-from serving.loading import Loading
 from serving.manifest import Manifest
 from serving.oip.inference import OpenInference
 from serving.pb import image_generation_pb2 as pb
@@ -30,11 +33,19 @@ from serving.picture_pool import PicturePool
 from serving.programs.generate import draw
 from serving.programs.latents import encode
 from serving.programs.translate import translate
+from serving.repository import Repository
 from serving.requests import RequestContext, Requests, new_ticket
 from serving.settings import Settings
 from serving.streaming import stream
 
 __all__ = ["RequestContext", "Service"]
+
+
+class _Asked(Protocol):
+    """A request for a model."""
+
+    model: str
+    version: int
 
 
 class Service:
@@ -44,8 +55,8 @@ class Service:
         self,
         *,
         settings: Settings,
-        catalog: Catalog,
-        loading: Loading,
+        repository: Repository,
+        control: Control,
         runner: Runner,
         requests: Requests,
         drawing: Drawing,
@@ -54,8 +65,8 @@ class Service:
     ) -> None:
         self.open_inference = open_inference
         self._settings = settings
-        self._catalog = catalog
-        self._loading = loading
+        self._repository = repository
+        self._control = control
         self._runner = runner
         self._requests = requests
         self._drawing = drawing
@@ -67,11 +78,33 @@ class Service:
 
     def not_ready_reason(self) -> str | None:
         """Why the gateway is not ready, in a sentence; None when it is."""
-        return "the gateway is stopping" if self._requests.closing else self._loading.not_ready_reason()
+        return "the gateway is stopping" if self._requests.closing else self._control.not_ready_reason()
 
     async def wait_loaded(self) -> None:
         """Until the newest version of every model is loaded or refused."""
-        await self._loading.newest_loaded.wait()
+        await self._control.newest_loaded.wait()
+
+    async def load_model(self, name: str) -> None:
+        """Loads a model, or its new version, as it lies in the repository now; by the name of a graph too.
+
+        Raises `ServingError`: NOT_FOUND, FAILED_PRECONDITION where `model_control` is not explicit, and what
+        its newest version is refused for. For admins: transports see to that.
+        """
+        await self._control.load(name)
+
+    async def unload_model(self, name: str) -> None:
+        """Takes no more requests for a model; its memory comes back when those under way have ended.
+
+        Raises as `load_model`. For admins.
+        """
+        await self._control.unload(name)
+
+    async def reload(self) -> None:
+        """Brings everything to what lies in the repository now, and tries again what was refused.
+
+        UNAVAILABLE where the repository cannot be read. For admins.
+        """
+        await self._control.reload()
 
     def card(self, model: str) -> str | None:
         """The model card in Markdown, where there is one. NOT_FOUND for an unknown model."""
@@ -85,11 +118,12 @@ class Service:
 
     async def list_models(self) -> pb.ListModelsResponse:
         """Every public model of the repository, by name."""
-        return pb.ListModelsResponse(models=[self._describe(m) for m in self._catalog.models.values()])
+        models = self._repository.catalog.models.values()
+        return pb.ListModelsResponse(models=[self._describe(model) for model in models])
 
     async def get_model(self, request: pb.GetModelRequest) -> pb.Model:
         """One public model."""
-        return self._describe(self._catalog.model(request.model))
+        return self._describe(self._repository.catalog.model(request.model))
 
     async def generate_images(
         self, request: pb.GenerateImagesRequest, context: RequestContext
@@ -105,20 +139,32 @@ class Service:
         Progress that a slow reader has not fetched gives way to newer: the run waits for nobody.
         """
 
-        async def start(update: Callable[[tuple[Generation, Progress]], None]) -> pb.GenerateImagesResponse:
-            return await self._generate("StreamGenerateImages", request, context, update)
+        async def start(
+            kept: ExitStack, update: Callable[[tuple[Generation, Progress]], None]
+        ) -> pb.GenerateImagesResponse:
+            return await self._generate("StreamGenerateImages", request, context, update, kept)
 
         async def show(update: tuple[Generation, Progress]) -> pb.GenerateEvent:
             return await self._event(request, context, *update)
 
-        return stream(start, show)
+        async def events() -> AsyncGenerator[pb.GenerateEvent, None]:
+            # Previews may be drawn when the run has ended: the version stays until the reader has them.
+            with ExitStack() as kept:
+                async with aclosing(stream(partial(start, kept), show)) as shown:
+                    async for event in shown:
+                        yield event
+
+        return events()
 
     async def translate_images(
         self, request: pb.TranslateImagesRequest, context: RequestContext
     ) -> pb.TranslateImagesResponse:
         """Images carried from one domain to the other."""
-        async with self._requests.track("TranslateImages", request.model, context) as deadline:
-            model, version = self._resolve(request.model, request.version, "translate")
+        async with self._serving("TranslateImages", request, context, "translate") as (
+            model,
+            version,
+            deadline,
+        ):
             graph = checks.direction(request.direction, model)
             image_format = checks.image_format(request.format)
             checks.number_of("images", request.images, self._settings.max_images)
@@ -141,8 +187,7 @@ class Service:
         self, request: pb.EncodeImagesRequest, context: RequestContext
     ) -> pb.EncodeImagesResponse:
         """Latents of images: the means of what the encoder says."""
-        async with self._requests.track("EncodeImages", request.model, context) as deadline:
-            model, version = self._resolve(request.model, request.version, "encode")
+        async with self._serving("EncodeImages", request, context, "encode") as (model, version, deadline):
             graph = model.graphs["encoder"]
             class_id = checks.required_class_id(request, model, graph)
             checks.number_of("images", request.images, self._settings.max_images)
@@ -157,8 +202,7 @@ class Service:
         self, request: pb.DecodeLatentsRequest, context: RequestContext
     ) -> pb.DecodeLatentsResponse:
         """Images of latents."""
-        async with self._requests.track("DecodeLatents", request.model, context) as deadline:
-            model, version = self._resolve(request.model, request.version, "decode")
+        async with self._serving("DecodeLatents", request, context, "decode") as (model, version, deadline):
             graph, spec = model.drawn, model.latent
             assert graph is not None
             assert spec is not None, "a model that decodes has a latent"
@@ -180,8 +224,7 @@ class Service:
         self, request: pb.ExploreLatentsRequest, context: RequestContext
     ) -> pb.ExploreLatentsResponse:
         """Images along a path through latent space."""
-        async with self._requests.track("ExploreLatents", request.model, context) as deadline:
-            model, version = self._resolve(request.model, request.version, "decode")
+        async with self._serving("ExploreLatents", request, context, "decode") as (model, version, deadline):
             bounds = Bounds(
                 max_count=self._settings.max_count,
                 max_images=self._settings.max_images,
@@ -216,9 +259,11 @@ class Service:
         request: pb.GenerateImagesRequest,
         context: RequestContext,
         update: Callable[[tuple[Generation, Progress]], None] | None = None,
+        kept: ExitStack | None = None,
     ) -> pb.GenerateImagesResponse:
-        async with self._requests.track(method, request.model, context) as deadline:
-            model, version = self._resolve(request.model, request.version, "generate")
+        async with self._serving(method, request, context, "generate") as (model, version, deadline):
+            if kept is not None:
+                kept.enter_context(self._repository.keep(model, version))
             generation = plan(request, model, version, self._settings.max_count)
 
             def tell(progress: Progress) -> None:
@@ -246,24 +291,37 @@ class Service:
             progress=pb.Progress(step=progress.step, steps=progress.steps, previews=previews)
         )
 
-    def _resolve(self, name: str, asked: int, task: str) -> tuple[PublicModel, int]:
-        """The model and version of a request, which can do the task and are loaded."""
-        model = self._catalog.model(name)
-        model.require(task)
-        version = model.version(asked, self._loading.ready_versions(model))
-        self._loading.require(model, version)
-        return model, version
+    @asynccontextmanager
+    async def _serving(
+        self, method: str, request: _Asked, context: RequestContext, task: str
+    ) -> AsyncIterator[tuple[PublicModel, int, float]]:
+        """A request for a model that has the task; yields model, version and deadline.
+
+        The version stays loaded until the request has ended, whatever happens in the repository.
+        """
+        async with self._requests.track(method, request.model, context) as deadline:
+            key = _retry_key(request, context)
+            with self._repository.lease(request.model, request.version, task, key) as (model, version):
+                yield model, version, deadline
 
     def _describe(self, model: PublicModel) -> pb.Model:
-        ready = self._loading.ready_versions(model)
-        return describe(model, ready, self._loading.problem(model, model.versions[-1]))
+        ready = self._repository.ready_versions(model)
+        refusal = self._repository.refusal(model, model.versions[-1])
+        return describe(model, ready, None if refusal is None else refusal.message)
 
     def _folder(self, model: str) -> Path:
-        return self._settings.repository / self._catalog.model(model).first.graph
+        return self._settings.repository / self._repository.catalog.model(model).first.graph
 
     async def _images(self, images: Sequence[pb.Image], model: PublicModel, graph: Manifest) -> list[Array]:
         """Images of a request as the graph takes them."""
         return await self._pictures.decode(images, model, graph, self._settings.max_image_pixels)
+
+
+def _retry_key(request: _Asked, context: RequestContext) -> str:
+    """The same for a request and its retry: its seed, else its id."""
+    if isinstance(request, pb.GenerateImagesRequest) and request.HasField("seed"):
+        return f"seed {request.seed}"
+    return f"request {context.request_id}"
 
 
 def _unimplemented(what: str) -> ServingError:

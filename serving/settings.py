@@ -10,9 +10,9 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 ENVIRONMENT_PREFIX = "ATELIER_"
 CONFIG_VARIABLE = "ATELIER_CONFIG"
@@ -26,6 +26,11 @@ class SettingsError(ValueError):
     """A setting that cannot be used: names where it came from, its value and the remedy."""
 
 
+def _names(value: Any) -> Any:
+    """A list as variables and flags have it, separated by commas."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
 class Settings(BaseModel):
     """What the gateway is told when it starts."""
 
@@ -33,6 +38,12 @@ class Settings(BaseModel):
 
     repository: Path = Path("model_repository")
     """Folder of the model repository."""
+    model_control: Literal["none", "poll", "explicit"] = "poll"
+    """Whether the repository is read once, followed, or models are loaded and unloaded when told to."""
+    poll_seconds: float = Field(default=5.0, gt=0)
+    """Seconds between two looks at the repository, for poll."""
+    load_models: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """Models loaded at the start, for explicit: names separated by commas, * for all that are there then."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for every interface."""
     http_port: int = Field(default=8080, ge=0, le=65535)
@@ -43,6 +54,16 @@ class Settings(BaseModel):
     """Port of /metrics; 0 takes a free one."""
     backend: str = "onnxruntime"
     """Engine that computes, by its name in `serving.backends`."""
+    triton_url: str = Field(default="127.0.0.1:8001", min_length=1)
+    """Triton servers for the backend `triton`: host:port of gRPC, several with commas."""
+    triton_tls_ca: str = ""
+    """PEM file of the authorities that Triton's certificate is checked against; none for no TLS."""
+    triton_tls_cert: str = ""
+    """PEM file of the certificate that is shown to Triton, for mutual TLS."""
+    triton_tls_key: str = ""
+    """PEM file of its key."""
+    triton_shared_memory: Literal["off", "system", "cuda"] = "off"
+    """How large tensors go to a Triton on this host: in messages, or in memory of the host or of a GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where graphs run; auto takes a GPU if there is one, cuda is not ready without."""
     instances: int = Field(default=0, ge=0, le=256)

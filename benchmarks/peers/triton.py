@@ -6,16 +6,11 @@ graph of the repository as it stands, its latents drawn by the client before the
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
-import sysconfig
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +20,14 @@ from numpy.typing import NDArray
 
 from benchmarks.mixes import Ask
 from benchmarks.peers import Setting
-from benchmarks.peers.environments import ENVIRONMENTS, SOURCE_TREE, environment
+from benchmarks.peers.environments import SOURCE_TREE
 from benchmarks.peers.inference import Inference
-from benchmarks.processes import running
+from benchmarks.processes import ServerError
+from benchmarks.triton.server import triton_server
 from serving.catalog import PublicModel, build, scan
-from serving.client.gateway import free_ports
 from serving.manifest import Manifest, to_config
 from serving.noise import Stream, normal
 
-_WHEEL = "nvidia-pytriton==0.7.0"
 _LATENTS = 512
 
 _WHOLE = """\
@@ -81,31 +75,20 @@ class Triton:
     @asynccontextmanager
     async def serve(self, repository: Path, model: str, setting: Setting) -> AsyncIterator[Inference | Drawn]:
         """Triton with the model, until the block is left."""
-        folder, server = _installed()
-        http, grpc_port = free_ports(2)
         public = build(scan(repository)).models[model]
         with tempfile.TemporaryDirectory() as root:
             name = _lay_out(Path(root), repository, public, setting)
             variables = {
-                "PATH": f"{folder / 'bin'}:/usr/bin:/bin",
                 "BENCH_SOURCE_TREE": str(SOURCE_TREE),
-                "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
-                "OMP_NUM_THREADS": "1",
                 "BENCH_REPOSITORY": str(repository.resolve()),
                 "BENCH_MODEL": model,
                 "BENCH_THREADS": str(setting.threads),
             }
-            command: list[str | Path] = [
-                *("env", "-i", *(f"{key}={value}" for key, value in variables.items())),
-                *(server / "bin" / "tritonserver", f"--model-repository={root}"),
-                *(f"--backend-directory={server / 'backends'}", f"--cache-directory={server / 'caches'}"),
-                *("--http-address=127.0.0.1", f"--http-port={http}"),
-                *("--grpc-address=127.0.0.1", f"--grpc-port={grpc_port}"),
-                *("--allow-metrics=false", "--exit-timeout-secs=5"),
-            ]
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
-                client = Inference(channel, name)
-                async with running(command, ready=client.ready, directory=Path(root)):
+            with triton_server(Path(root), environment=variables) as server:
+                async with grpc.aio.insecure_channel(server.grpc_address) as channel:
+                    client = Inference(channel, name)
+                    if not await client.ready():
+                        raise ServerError(f"Triton does not load {name}:\n{server.said()}")
                     yield Drawn(client, public.drawn) if not public.denoiser and public.drawn else client
 
 
@@ -126,30 +109,11 @@ def _lay_out(root: Path, repository: Path, public: PublicModel, setting: Setting
     shutil.copytree(repository / graph, root / graph)
     config = to_config(public.drawn)
     config.instance_group.add(count=setting.workers, kind=2)  # KIND_CPU
+    config.parameters["intra_op_thread_count"].string_value = str(setting.threads)
     if setting.batch == 1:
         config.ClearField("dynamic_batching")
     (root / graph / "config.pbtxt").write_text(str(config), "utf-8")
     return graph
-
-
-@cache
-def _installed() -> tuple[Path, Path]:
-    """The environment of the Python models, and the folder of the server."""
-    # numpy 2 makes the tensors of this release's Python backend zeros, without a word.
-    folder = environment("triton", ["numpy<2"])
-    target = ENVIRONMENTS / "triton" / "server"
-    server = target / "pytriton" / "tritonserver"
-    if not server.is_dir():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--no-deps", "--target", target, _WHEEL], check=True)
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = server / "python_backend_stubs" / version / "triton_python_backend_stub"
-    shutil.copy(stub, server / "backends" / "python" / stub.name)
-    (server / "backends" / "onnxruntime").mkdir(exist_ok=True)
-    asset = SOURCE_TREE / "benchmarks" / "peers" / "assets" / "triton_onnxruntime.py"
-    shutil.copy(asset, server / "backends" / "onnxruntime" / "model.py")
-    os.chmod(server / "bin" / "tritonserver", 0o755)
-    return folder, server
 
 
 TRITON = Triton()

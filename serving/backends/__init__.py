@@ -1,4 +1,4 @@
-"""Backends: what computes a batch of rows. One file each; all pass one conformance suite."""
+"""Backends: what computes a batch of rows. All pass one conformance suite."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from serving.catalog import Index
 
 BACKENDS: dict[str, str] = {
     "onnxruntime": "serving.backends.onnxruntime:OnnxRuntimeBackend",
+    "triton": "serving.backends.triton.backend:TritonBackend",
 }
 """Backends by name, as import strings of classes with a `from_settings`, resolved on use."""
 
@@ -18,13 +19,18 @@ class Backend(Protocol):
     """An engine that holds graphs and computes batches of their rows."""
 
     async def index(self) -> Index:
-        """Every graph in the repository, loaded or not; broken ones are refused with the reason."""
+        """Every graph in the repository, loaded or not; broken ones are refused with the reason.
+
+        Asked again and again while the gateway runs. Raises OSError or `ServingError` where the repository
+        cannot be read.
+        """
 
     async def load(self, graph: str, version: int) -> None:
         """Make one version of a graph ready.
 
         Raises `ServingError` NOT_FOUND where there is none, FAILED_PRECONDITION where its file does not
-        match its digest or does not load, UNAVAILABLE where the device asked for is not to be had.
+        match its digest or does not load, UNAVAILABLE where the device asked for is not to be had. The
+        first two hold until record or file change, unless the error has a `retry_after`.
         """
 
     async def unload(self, graph: str, version: int) -> None:

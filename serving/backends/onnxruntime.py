@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from serving.calls import Tensors
-from serving.catalog import MODEL_FILE, Index, scan
+from serving.catalog import MODEL_FILE, Index, Parsed, scan
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest, TensorSpec
 from serving.processors import processors
@@ -32,6 +32,7 @@ _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _NUMPY_DTYPES = {"float32": np.float32, "int64": np.int64}
 _WARM_UP_SIDE = 32
+_READ_AGAIN = 1.0  # seconds after which a file that could not be read may be
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,12 +61,15 @@ class OnnxRuntimeBackend:
         self._instances = instances
         self._processors = processors()
         self._index: Index | None = None
+        self._parsed: Parsed = {}
         self._sessions: dict[tuple[str, int], _Loaded] = {}
         self._providers: set[str] = set()
         self._fell_back = False
         self._closed = False
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(self.slots(), thread_name_prefix="onnxruntime")
+        # Apart from the calls, none of which waits for a model that is being read.
+        self._loaders = ThreadPoolExecutor(self.slots(), thread_name_prefix="loading")
 
     @classmethod
     def from_settings(cls, settings: Settings) -> OnnxRuntimeBackend:
@@ -79,7 +83,7 @@ class OnnxRuntimeBackend:
 
     async def index(self) -> Index:
         """The repository as it stands."""
-        self._index = await asyncio.to_thread(scan, self.repository)
+        self._index = await asyncio.to_thread(scan, self.repository, self._parsed)
         return self._index
 
     async def load(self, graph: str, version: int) -> None:
@@ -89,7 +93,7 @@ class OnnxRuntimeBackend:
         if manifest is None or version not in manifest.versions:
             raise ServingError(Code.NOT_FOUND, f"no version {version} of {graph} in {self.repository}")
         loop = asyncio.get_running_loop()
-        loaded = await loop.run_in_executor(self._pool, self._open, manifest, version)
+        loaded = await loop.run_in_executor(self._loaders, self._open, manifest, version)
         self._sessions[graph, version] = loaded
         self._providers.add(loaded.session.get_providers()[0])
 
@@ -133,6 +137,7 @@ class OnnxRuntimeBackend:
     async def close(self) -> None:
         """Waits for calls under way, then lets everything go."""
         self._closed = True
+        await asyncio.to_thread(self._loaders.shutdown)
         await asyncio.to_thread(self._pool.shutdown)
         self._sessions.clear()
 
@@ -144,7 +149,8 @@ class OnnxRuntimeBackend:
         try:
             model = path.read_bytes()
         except OSError as error:
-            raise _broken(f"{path} cannot be read: {error.strerror}") from error
+            reason = f"{path} cannot be read: {error.strerror}"
+            raise ServingError(Code.FAILED_PRECONDITION, reason, retry_after=_READ_AGAIN) from error
         digest = hashlib.sha256(model).hexdigest()
         if digest != record.sha256:
             raise _broken(

@@ -29,6 +29,8 @@ async def calibrate(engine: Engine, graphs: Iterable[tuple[Manifest, int]]) -> N
     from the requests themselves.
     """
     for manifest, version in graphs:
+        if not engine.knows(manifest.graph, version):
+            continue  # unloaded meanwhile
         try:
             await _calibrate(engine, manifest, version)
         except ServingError as error:

@@ -29,6 +29,14 @@ class CostTable:
         self._growing = True
         self._asked = 0
 
+    def heir(self) -> CostTable:
+        """A table that expects the same and sooner believes what it sees."""
+        table = CostTable()
+        for rows, seconds in self._medians.items():
+            for _ in range(_EVIDENCE):
+                table.observe(rows, seconds)
+        return table
+
     def observe(self, rows: int, seconds: float) -> None:
         """One call of `rows` rows took that long."""
         calls = self._calls.get(rows)

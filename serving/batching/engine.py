@@ -37,13 +37,14 @@ class Engine:
     There is one lane for each graph, version and shape of row. When an instance is free, the lane of whoever
     is next (see `policy`) gives it a batch, filled in the order of turns up to the size beyond which the
     graph gains nothing (see `cost`). It never waits for company: while every instance is busy rows gather,
-    so batches grow with the load.
+    so batches grow with the load. `manifests` are those of the graphs that may be called, by graph and
+    version; they come and go while it runs.
     """
 
     def __init__(
         self,
         backend: Backend,
-        manifests: Mapping[str, Manifest],
+        manifests: Mapping[tuple[str, int], Manifest],
         *,
         max_batch_bytes: int,
         metrics: Metrics,
@@ -89,9 +90,13 @@ class Engine:
         """Calls that run at a time."""
         return self._backend.slots()
 
+    def knows(self, graph: str, version: int) -> bool:
+        """Whether that version of a graph may be called."""
+        return (graph, version) in self._manifests
+
     def cost(self, graph: str, version: int) -> CostTable | None:
         """What calls of a graph cost; None where that depends on the size of the picture."""
-        manifest = self._manifests[graph]
+        manifest = self._manifests[graph, version]
         if any(axis < 0 for spec in manifest.inputs for axis in spec.shape):
             return None
         return self._table(
@@ -107,9 +112,9 @@ class Engine:
                 ticket.call_durations[work.graph] = cost.duration(work.rows, self.slots())
                 ticket.expected_duration += work.calls * ticket.call_durations[work.graph]
 
-    def row_bytes(self, graph: str) -> int:
+    def row_bytes(self, graph: str, version: int) -> int:
         """Bytes of a row's inputs and outputs; axes that are the client's to choose count as 1."""
-        manifest = self._manifests[graph]
+        manifest = self._manifests[graph, version]
         return sum(
             max(1, abs(math.prod(spec.shape))) * np.dtype(spec.dtype).itemsize
             for spec in (*manifest.inputs, *manifest.outputs)
@@ -132,6 +137,17 @@ class Engine:
             self._dispatch_soon()
         return monotonic() - started
 
+    def inherit(self, graph: str, version: int, before: int) -> None:
+        """Takes a new version to cost what the one before it does, until it has been measured itself."""
+        for key, table in list(self._costs.items()):
+            if key[:2] == (graph, before) and (graph, version, key[2]) not in self._costs:
+                self._costs[graph, version, key[2]] = table.heir()
+
+    def forget(self, graph: str, version: int) -> None:
+        """Lets go of what was kept for a version that nobody calls any more."""
+        self._lanes = {key: lane for key, lane in self._lanes.items() if key[:2] != (graph, version)}
+        self._costs = {key: table for key, table in self._costs.items() if key[:2] != (graph, version)}
+
     async def close(self) -> None:
         """Begins nothing new, and waits for the batches under way."""
         self._closed = True
@@ -146,7 +162,7 @@ class Engine:
         key = (call.graph, version, tuple(sorted((name, a.shape[1:]) for name, a in call.inputs.items())))
         lane = self._lanes.get(key)
         if lane is None:
-            manifest = self._manifests[call.graph]
+            manifest = self._manifests[call.graph, version]
             row_bytes = sum(array.nbytes for array in call.inputs.values()) // call.rows
             lane = self._lanes[key] = Lane(
                 graph=call.graph,

@@ -14,8 +14,8 @@ import torch
 from tiny_family import write_run
 
 import atelier
-from export.command import model_name
 from export.publish import published
+from export.sources import model_name
 from training.checkpoint import load
 from training.families import FAMILIES
 

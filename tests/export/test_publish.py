@@ -51,9 +51,13 @@ def litter(repository: Path) -> list[str]:
     found = [path.name for path in repository.glob(".*") if path.name != LOCK]
     for folder in repository.glob("[!.]*"):
         known = (
-            {str(version) for version in manifests[folder.name].versions} if folder.name in manifests else {}
+            {str(version) for version in manifests[folder.name].versions}
+            if folder.name in manifests
+            else set()
         )
-        found += [str(path) for path in folder.iterdir() if path.is_dir() and path.name not in known]
+        found += [
+            str(path) for path in folder.iterdir() if path.is_dir() and path.name not in known | {"configs"}
+        ]
     return found
 
 
@@ -184,7 +188,11 @@ def test_what_an_error_leaves_behind_is_gone_at_once(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert litter(tmp_path) == []
-    assert sorted(path.name for path in (tmp_path / "tiny_decoder").iterdir()) == ["1", "config.pbtxt"]
+    assert sorted(path.name for path in (tmp_path / "tiny_decoder").iterdir()) == [
+        "1",
+        "config.pbtxt",
+        "configs",
+    ]
 
 
 def test_a_second_publisher_is_turned_away(tmp_path: Path) -> None:

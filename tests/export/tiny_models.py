@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 
 from export.publish import Candidate, publish
+from serving.acceleration import Acceleration, Profile
 from serving.manifest import Manifest, TensorSpec, VersionRecord
 
 MUTATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
@@ -71,6 +72,7 @@ def candidates(
             outputs=(TensorSpec(name="sample", shape=(4,)),),
             class_labels=labels,
             metadata={"factor": str(factor)},
+            acceleration=Acceleration(accelerator="tensorrt", profile=Profile(rows=(1, 8, 64))),
         )
         record = VersionRecord(sha256=hashlib.sha256(content).hexdigest(), max_abs_error=1e-6)
         result.append(Candidate(manifest=manifest, record=record, model=content))

@@ -83,3 +83,20 @@ def test_a_family_is_exported_within_the_tolerance_and_served(
     catalog = build(scan(repository))
     assert catalog.refused == {}
     assert list(catalog.models) == ["model"]
+
+
+@pytest.mark.parametrize("case", ["flow of digits", "v without classes"])
+def test_a_diffusion_run_is_exported_with_its_sampler_in_place_of_its_steps(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, data, settings = CASES[case]
+    run = write_run(tmp_path / "runs" / "model-2", name, data, settings)
+    repository = tmp_path / "repository"
+    options = ["--sampler", "dpmpp_2m:3", "--max-batch-size", "17"]
+    status = atelier.main(["export", str(run), "--to", str(repository), *options])
+    assert status == 0, capsys.readouterr().err
+    (manifest,) = published(repository).values()
+    assert manifest.graph == "model_dpmpp_2m3"
+    assert manifest.max_batch_size == 17
+    assert manifest.versions[1].max_abs_error <= 1e-4
+    assert list(build(scan(repository)).models) == ["model_dpmpp_2m3"]

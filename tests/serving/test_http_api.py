@@ -195,7 +195,7 @@ async def test_what_goes_wrong_within_a_stream_is_its_last_event(http: httpx.Asy
         "/v1/models/tiny_gaussian:streamGenerate",
         json={"count": 256, "steps": 200, "class_id": 1, "guidance_scale": 3},
     ) as response:
-        await service._loading._backend.unload("tiny_gaussian", 1)
+        await service._repository._backend.unload("tiny_gaussian", 1)
         name, last = (await events_of(response))[-1]
     assert name == "error"
     assert last["error"]["status"] == "UNAVAILABLE"
@@ -327,10 +327,10 @@ async def test_a_client_that_hangs_up_cancels_the_work(open_tiny: Any, verb: str
         )
         writer.write(head.encode() + body)
         async with asyncio.timeout(10):
-            while not under_way():  # noqa: ASYNC110 - a gauge has nothing to wait on
+            while not under_way():
                 await asyncio.sleep(0.01)
             writer.transport.abort()
-            while under_way():  # noqa: ASYNC110
+            while under_way():
                 await asyncio.sleep(0.01)
         cancelled = registry.get_sample_value(
             "atelier_requests_total",

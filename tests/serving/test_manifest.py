@@ -134,7 +134,6 @@ def test_a_manifest_comes_back_from_the_model_config_that_triton_sends(manifest:
     sent = model_config_pb2.ModelConfig.FromString(to_config(manifest).SerializeToString())
     # What Triton adds to a configuration before it tells anybody of it.
     sent.instance_group.add(name=manifest.graph, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU, count=1)
-    sent.version_policy.latest.num_versions = 1
     sent.platform = "onnxruntime_onnx"
     sent.default_model_filename = "model.onnx"
     assert from_config(sent) == manifest

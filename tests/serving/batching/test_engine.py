@@ -61,9 +61,8 @@ class Bench:
         for graph, manifest in catalog.manifests.items():
             for version in manifest.versions:
                 await self.backend.load(graph, version)
-        self.engine = Engine(
-            self.backend, catalog.manifests, max_batch_bytes=2**20, metrics=Metrics(self.registry)
-        )
+        manifests = {(m.graph, version): m for m in catalog.manifests.values() for version in m.versions}
+        self.engine = Engine(self.backend, manifests, max_batch_bytes=2**20, metrics=Metrics(self.registry))
 
     def ask(self, call: Call, deadline: float = 60.0, version: int = 1) -> asyncio.Task[Tensors]:
         ticket = Ticket(version=version, deadline=monotonic() + deadline)
@@ -183,7 +182,7 @@ async def test_the_lanes_of_sizes_that_nobody_asks_for_are_forgotten(bench: Benc
 
 
 async def test_batches_are_measured_while_nobody_waits(bench: Bench) -> None:
-    graphs = [(bench.engine._manifests[graph], 1) for graph in (GAN, INVERT)]
+    graphs = [(bench.engine._manifests[graph, 1], 1) for graph in (GAN, INVERT)]
     calibration = asyncio.create_task(calibrate(bench.engine, graphs))
     await settle()
     asked = bench.ask(gan(1))

@@ -1,7 +1,8 @@
 """A backend of the name `onnxruntime` for a Triton that was built without one.
 
 Written from the documentation of Triton's python-based backends: the file stands as `model.py` in the
-backend's folder, and runs the `model.onnx` of whatever model names that backend.
+backend's folder, and runs the `model.onnx` of whatever model names that backend. As Triton's own, it takes
+the threads within a call from the model's parameter `intra_op_thread_count`, here 1 where there is none.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self._inputs = [tensor["name"] for tensor in config["input"]]
         self._outputs = [tensor["name"] for tensor in config["output"]]
+        threads = config["parameters"].get("intra_op_thread_count", {}).get("string_value", "1")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ["BENCH_THREADS"])
+        options.intra_op_num_threads = int(threads)
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         path = os.path.join(args["model_repository"], args["model_version"], "model.onnx")

@@ -1,0 +1,167 @@
+"""A tritonserver of one's own: on free ports of the loopback, ended by its process id."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from benchmarks.processes import ServerError
+from benchmarks.triton.installation import Installation, installed
+from serving.client.gateway import free_ports
+
+START_SECONDS = 120.0
+_END_SECONDS = 20.0
+_LINES_KEPT = 60
+
+Control = Literal["none", "poll", "explicit"]
+
+
+class TritonServer:
+    """A Triton over one repository, on ports that it keeps when it is killed and started again."""
+
+    def __init__(
+        self,
+        repository: Path,
+        *,
+        control: Control = "none",
+        flags: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        installation: Installation | None = None,
+    ) -> None:
+        self.repository = repository
+        self._control = control
+        self._flags = flags
+        self._environment = environment or {}
+        self._installation = installation or installed()
+        self._http, self._grpc, self._metrics = free_ports(3)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def grpc_address(self) -> str:
+        """host:port of gRPC."""
+        return f"127.0.0.1:{self._grpc}"
+
+    @property
+    def http_address(self) -> str:
+        """host:port of HTTP."""
+        return f"127.0.0.1:{self._http}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus reads."""
+        return f"http://127.0.0.1:{self._metrics}/metrics"
+
+    def start(self, *, wait: bool = True) -> None:
+        """Starts it, and waits until it is live: models that it loads by itself are loaded or refused then.
+
+        Raises `ServerError` where it ends or takes too long.
+        """
+        self.process = subprocess.Popen(
+            self._command(), stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        if wait:
+            self.wait_live()
+
+    def wait_live(self) -> None:
+        """Until it is live. Raises `ServerError`."""
+        assert self.process is not None, "started before"
+        deadline = time.monotonic() + START_SECONDS
+        while not self._live():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise ServerError(f"tritonserver did not start:\n{self.said()}")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """Ends it at once, and the processes of its models with it."""
+        self._signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Ends it as an operator would."""
+        assert self.process is not None, "started before"
+        with suppress(ProcessLookupError):
+            self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(_END_SECONDS)
+        self.kill()
+
+    def freeze(self) -> None:
+        """Stops its processes as they are: connections stay, and nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets frozen processes go on."""
+        self._signal(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Ends it, and lets everything go."""
+        if self.process is not None:
+            self.thaw()
+            self.stop()
+        self._log.close()
+
+    def said(self) -> str:
+        """The end of its log."""
+        self._log.seek(0)
+        return "\n".join(self._log.read().decode(errors="replace").splitlines()[-_LINES_KEPT:])
+
+    def _signal(self, number: int) -> None:
+        assert self.process is not None, "started before"
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+        if number == signal.SIGKILL:
+            self.process.wait()
+
+    def _live(self) -> bool:
+        try:
+            with urlopen(f"http://{self.http_address}/v2/health/live", timeout=5):
+                return True
+        except (URLError, OSError):
+            return False
+
+    def _command(self) -> list[str]:
+        server, folder = self._installation.server, self._installation.environment
+        # Triton hands its environment to the models: none of ours that might disturb them.
+        variables = {
+            "PATH": f"{folder / 'bin'}:/usr/bin:/bin",
+            "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
+            "OMP_NUM_THREADS": "1",
+            **self._environment,
+        }
+        return [
+            *("env", "-i", *(f"{key}={value}" for key, value in variables.items())),
+            *(str(server / "bin" / "tritonserver"), f"--model-repository={self.repository}"),
+            *(f"--backend-directory={server / 'backends'}", f"--cache-directory={server / 'caches'}"),
+            *("--http-address=127.0.0.1", f"--http-port={self._http}"),
+            *("--grpc-address=127.0.0.1", f"--grpc-port={self._grpc}"),
+            *("--metrics-address=127.0.0.1", f"--metrics-port={self._metrics}"),
+            *("--exit-timeout-secs=5", f"--model-control-mode={self._control}"),
+            *("--exit-on-error=false", *self._flags),
+        ]
+
+
+@contextmanager
+def triton_server(
+    repository: Path,
+    *,
+    control: Control = "none",
+    flags: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[TritonServer]:
+    """A live Triton over the repository, until the block is left."""
+    server = TritonServer(repository, control=control, flags=flags, environment=environment)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()

@@ -1,0 +1,1 @@
+"""Graphs computed by Triton servers: the gateway knows nothing but their addresses."""

@@ -1,0 +1,252 @@
+"""One Triton server: its channel, what it has ready, and the calls that it has under way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tritonclient.grpc.aio as triton
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from serving.backends.triton.failures import TritonError, failure, lost
+from serving.backends.triton.memory import Region, Regions
+from serving.calls import Tensors
+from serving.manifest import TensorSpec
+
+log = logging.getLogger(__name__)
+
+READY, LOADING, UNLOADED = "READY", "LOADING", "unloaded"
+
+_PROBE_SECONDS = 5.0
+_MISSES = 2  # probes without an answer in time, after which a server counts as gone: a hung one, or a host
+_CONTROL_SECONDS = 600.0  # TensorRT may build engines while a model loads
+
+_CHANNEL = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.enable_retries", 0),  # a call is repeated elsewhere rather than on the server that failed it
+    # A channel of its own for each gateway of a process, as tests have them; and no proxy between the two.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Security:
+    """Transport security of the connections to Triton; PEM files."""
+
+    ca: str = ""
+    """Certificates of authorities that the servers' are checked against; empty for no TLS."""
+    certificate: str = ""
+    """Certificate that the gateway shows, for mutual TLS."""
+    key: str = ""
+    """Its key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionState:
+    """What a server says of one version of a model."""
+
+    state: str
+    """READY, LOADING, UNLOADING or UNAVAILABLE; empty where it was never loaded."""
+    reason: str = ""
+    """Why it is not ready."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What a server says of a model."""
+
+    versions: Mapping[int, VersionState] = field(default_factory=dict)
+    """Its versions; none where it was never loaded."""
+    reason: str = ""
+    """Why it has none, where that is said."""
+
+
+class Endpoint:
+    """A server at an address. Its channel connects again by itself, at least once a second."""
+
+    def __init__(self, address: str, security: Security, *, call_seconds: float, regions: Regions) -> None:
+        self.address = address
+        self.alive = False
+        self.models: Mapping[str, Model] = {}
+        self.outstanding = 0
+        self._call_seconds = call_seconds
+        self._regions = regions
+        self._misses = 0
+        self._scopes: set[asyncio.Timeout] = set()
+        self._shared_calls: set[asyncio.Task[Tensors]] = set()
+        self._client = triton.InferenceServerClient(
+            address,
+            ssl=bool(security.ca),
+            root_certificates=security.ca or None,
+            private_key=security.key or None,
+            certificate_chain=security.certificate or None,
+            channel_args=_CHANNEL,
+        )
+
+    def ready(self, graph: str, version: int) -> bool:
+        """Whether it can be called with that version now."""
+        model = self.models.get(graph)
+        state = model.versions.get(version) if model and self.alive else None
+        return state is not None and state.state == READY
+
+    def has(self, graph: str) -> bool:
+        """Whether it can be called with some version now."""
+        return graph in self.models and any(self.ready(graph, each) for each in self.models[graph].versions)
+
+    async def look(self) -> bool:
+        """Asks what models it has, which tells at once whether it is there; False where it is not."""
+        try:
+            index = await self._client.get_model_repository_index(client_timeout=_PROBE_SECONDS)
+        except InferenceServerException as error:
+            late = error.status() == "StatusCode.DEADLINE_EXCEEDED"
+            self._misses = self._misses + 1 if late else _MISSES
+            if self._misses >= _MISSES:
+                self._gone(error.message())
+            return False
+        if not self.alive:
+            log.info("Triton at %s answers", self.address)
+        self._misses = 0
+        self.alive = True
+        self.models = _models(index)
+        return True
+
+    async def config(self, graph: str) -> Any:
+        """Triton's `ModelConfig` of a graph that is loaded. Raises as a call does."""
+        return (await self._ask(self._client.get_model_config, graph, seconds=_PROBE_SECONDS)).config
+
+    async def load(self, graph: str) -> None:
+        """Has it load a graph, in the versions of its policy. Raises `TritonError` where it does not."""
+        await self._ask(self._client.load_model, graph, seconds=_CONTROL_SECONDS)
+
+    async def unload(self, graph: str) -> None:
+        """Has it unload a graph, all versions. Raises `TritonError` where it does not."""
+        await self._ask(self._client.unload_model, graph, seconds=_CONTROL_SECONDS)
+
+    async def version(self) -> str:
+        """Version of the server."""
+        return str((await self._ask(self._client.get_server_metadata, seconds=_PROBE_SECONDS)).version)
+
+    async def infer(
+        self, graph: str, version: int, inputs: Tensors, outputs: Sequence[TensorSpec]
+    ) -> Tensors:
+        """One call for these outputs.
+
+        Raises `ServingError` UNAVAILABLE where the server has gone or goes. Cancelling is passed on, but for
+        a call in shared memory: that is left to end, since the server may write there until then.
+        """
+        self.outstanding += 1
+        refused: TritonError | None = None
+        try:
+            rows = len(next(iter(inputs.values())))
+            region = await self._regions.take(self._client, inputs, outputs, rows)
+            if region is not None:
+                try:
+                    return await self._infer_shared(region, graph, version, inputs, outputs, rows)
+                except TritonError as error:
+                    refused = error
+            answer = await self._infer(graph, version, _sent(inputs), _wanted(outputs))
+            if refused is not None:  # it was the sharing then, and not the call
+                self._regions.refuse(str(refused))
+            return {spec.name: answer.as_numpy(spec.name) for spec in outputs}
+        finally:
+            self.outstanding -= 1
+
+    async def close(self) -> None:
+        """Lets the channel and the shared memory go."""
+        for task in self._shared_calls:
+            task.cancel()
+        await asyncio.gather(*self._shared_calls, return_exceptions=True)
+        await self._regions.close(self._client if self.alive else None)
+        await self._client.close()
+
+    async def _infer_shared(
+        self,
+        region: Region,
+        graph: str,
+        version: int,
+        inputs: Tensors,
+        outputs: Sequence[TensorSpec],
+        rows: int,
+    ) -> Tensors:
+        async def call() -> Tensors:
+            given, wanted = region.put(inputs, outputs, rows)
+            try:
+                found = region.read(await self._infer(graph, version, given, wanted), outputs)
+            except TritonError:
+                self._regions.give_back(region)
+                raise
+            except BaseException:
+                region.memory.close()  # a server that has not answered may still write: not for another call
+                raise
+            self._regions.give_back(region)
+            return found
+
+        task = asyncio.create_task(call())
+        self._shared_calls.add(task)
+        task.add_done_callback(self._shared_call_ended)
+        return await asyncio.shield(task)
+
+    def _shared_call_ended(self, task: asyncio.Task[Tensors]) -> None:
+        self._shared_calls.discard(task)
+        if not task.cancelled():
+            task.exception()  # has been told to whoever waited, or nobody did
+
+    async def _infer(self, graph: str, version: int, inputs: list[Any], outputs: list[Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._call_seconds) as scope:
+                self._scopes.add(scope)
+                try:
+                    return await self._client.infer(graph, inputs, str(version), outputs)
+                finally:
+                    self._scopes.discard(scope)
+        except TimeoutError:
+            raise lost(self.address) from None
+        except InferenceServerException as error:
+            raise failure(error, self.address, f"version {version} of {graph}") from None
+
+    async def _ask(self, method: Any, *arguments: Any, seconds: float) -> Any:
+        try:
+            return await method(*arguments, client_timeout=seconds)
+        except InferenceServerException as error:
+            raise failure(error, self.address, " ".join(arguments) or "the server") from None
+
+    def _gone(self, why: str) -> None:
+        if self.alive:
+            log.error("Triton at %s is gone: %s", self.address, why)
+        self.alive = False
+        self.models = {}
+        self._regions.forget()
+        now = asyncio.get_running_loop().time()
+        for scope in self._scopes:
+            if not scope.expired():
+                scope.reschedule(now)
+
+
+def _models(index: Any) -> dict[str, Model]:
+    models: dict[str, Model] = {}
+    for entry in index.models:
+        versions = dict(models[entry.name].versions) if entry.name in models else {}
+        if entry.version:
+            versions[int(entry.version)] = VersionState(state=entry.state, reason=entry.reason)
+        models[entry.name] = Model(versions=versions, reason=entry.reason)
+    return models
+
+
+def _sent(inputs: Tensors) -> list[Any]:
+    tensors = []
+    for name, array in inputs.items():
+        tensor = triton.InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+        tensors.append(tensor.set_data_from_numpy(array))
+    return tensors
+
+
+def _wanted(outputs: Sequence[TensorSpec]) -> list[Any]:
+    return [triton.InferRequestedOutput(spec.name) for spec in outputs]

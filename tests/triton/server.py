@@ -1,0 +1,56 @@
+"""A real Triton for the tests, or a loud word that there is none.
+
+Where its wheel cannot be installed, tests over Triton are skipped and the end of the run says so in red;
+with CI=true they fail.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from benchmarks.triton.installation import TritonMissingError, installed
+from benchmarks.triton.server import TritonServer, triton_server
+
+__all__ = ["TritonServer", "few_instances", "missing", "need_triton", "triton_server"]
+
+
+@cache
+def missing() -> str | None:
+    """Why there is no Triton; None where there is."""
+    try:
+        installed()
+    except TritonMissingError as error:
+        return str(error)
+    return None
+
+
+def need_triton() -> None:
+    """Skips what needs Triton where there is none; fails it where CI must have one."""
+    why = missing()
+    if why is not None:
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            pytest.fail(f"CI must test over a real Triton: {why}", pytrace=False)
+        pytest.skip(f"NO REAL TRITON: {why}")
+
+
+def few_instances(repository: Path, target: Path, instances: int = 1) -> Path:
+    """A copy of a repository with so many instances of all versions: each is a process."""
+    shutil.copytree(repository, target)
+    for config in target.glob("*/config.pbtxt"):
+        text = config.read_text("utf-8") + f"instance_group {{ count: {instances} kind: KIND_CPU }}\n"
+        if "version_policy" not in text:
+            text += "version_policy { all {} }\n"
+        config.write_text(text, "utf-8")
+    return target
+
+
+@pytest.fixture(scope="session")
+def tiny_triton(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """A Triton over the tiny models. Not to be written to, nor to be ended."""
+    need_triton()
+    with triton_server(few_instances(tiny_repository, tmp_path_factory.mktemp("triton") / "all")) as server:
+        yield server
