@@ -82,7 +82,8 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
                 ),
                 pictures=pictures,
                 open_inference=OpenInference(
-                    graphs=Graphs(catalog, backend),
+                    graphs=Graphs(repository, backend),
+                    control=control,
                     runner=runner,
                     requests=requests,
                     statistics=engine.statistics,

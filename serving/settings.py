@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -129,7 +129,7 @@ def flags() -> list[Flag]:
             name=flag_name(key),
             key=key,
             help=f"{(field.description or '').rstrip('.')} (default: {field.default})",
-            choices=tuple(map(str, get_args(field.annotation))) or None,
+            choices=tuple(get_args(field.annotation)) if get_origin(field.annotation) is Literal else None,
         )
         for key, field in Settings.model_fields.items()
     ]

@@ -147,6 +147,7 @@ class Engine:
         """Lets go of what was kept for a version that nobody calls any more."""
         self._lanes = {key: lane for key, lane in self._lanes.items() if key[:2] != (graph, version)}
         self._costs = {key: table for key, table in self._costs.items() if key[:2] != (graph, version)}
+        self.statistics.forget(graph, version)
 
     async def close(self) -> None:
         """Begins nothing new, and waits for the batches under way."""

@@ -75,20 +75,20 @@ def read_body(graph: str, version: str, body: bytes, header_length: str | None) 
     size = len(body) if header_length is None else _header_size(header_length, len(body))
     document = read_json(body[:size])
     raw = _Raw(graph, memoryview(body)[size:])
-    parameters = _parameters(document, "the request")
+    said = parameters_of(document, "the request")
     request = InferRequest(
         graph=graph,
         version=version,
         request_id=_text(document, "id", ""),
         inputs=tuple(_input(each, raw) for each in _list(document, "inputs")),
         outputs=tuple(_output(each) for each in _list(document, "outputs", ())),
-        priority=_whole(parameters, "priority"),
-        timeout=_whole(parameters, "timeout"),
+        priority=_whole(said, "priority"),
+        timeout=_whole(said, "timeout"),
     )
     raw.done()
     return InferBody(
         request=request,
-        binary=flag(parameters, "binary_data_output"),
+        binary=flag(said, "binary_data_output"),
         binary_outputs={
             each["name"]: flag(each["parameters"], "binary_data")
             for each in document.get("outputs", ())
@@ -193,7 +193,7 @@ def _input(document: Any, raw: _Raw) -> InputTensor:
     shape = _list(document, "shape")
     if any(type(axis) is not int for axis in shape):
         raise invalid(name, f"Unable to parse 'shape' of input '{name}': it must be a list of whole numbers")
-    parameters = _parameters(document, f"input '{name}'")
+    parameters = parameters_of(document, f"input '{name}'")
     said = [key for key in ("binary_data_size", "shared_memory_region") if key in parameters]
     said += ["data"] if "data" in document else []
     if len(said) != 1:
@@ -248,7 +248,7 @@ def _elements(output: OutputTensor) -> list[Any]:
 
 def _output(document: Any) -> WantedOutput:
     name = _text(document, "name")
-    parameters = _parameters(document, f"output '{name}'")
+    parameters = parameters_of(document, f"output '{name}'")
     classes = _whole(parameters, "classification")
     if "classification" in parameters and classes < 1:
         raise invalid(name, f"invalid value for 'classification' parameter of output '{name}', expected > 0")
@@ -264,7 +264,8 @@ def _place(parameters: Mapping[str, Any]) -> Place:
     )
 
 
-def _parameters(document: Any, of: str) -> Mapping[str, Any]:
+def parameters_of(document: Any, of: str) -> Mapping[str, Any]:
+    """The parameters of a request or tensor, none where none are given."""
     found = document.get("parameters", {})
     if not isinstance(found, dict):
         raise invalid("parameters", f"Unable to parse 'parameters' of {of}: it must be an object, {{...}}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from serving.calls import Tensors
 from serving.errors import Code, ServingError, invalid
 from serving.manifest import Manifest, TensorSpec
-from serving.oip.messages import InferRequest, InputTensor, Place
+from serving.oip.messages import Content, InferRequest, InputTensor, Place
 from serving.oip.tensors import BYTES, DTYPES, byte_size, datatype, from_bytes
 
 
@@ -121,16 +121,13 @@ def _read(
             tensor.name,
             f"unable to find data for input tensor '{tensor.name}' for model '{graph}' in request.",
         )
-    if isinstance(content, Place):
-        content = read(content)
     if isinstance(content, np.ndarray) and content.dtype != DTYPES[expected]:
         raise invalid(
             tensor.name,
             f"unexpected explicit tensor data for input tensor '{tensor.name}' for model '{graph}' "
             f"of type '{datatype(content.dtype)}', expected datatype '{expected}'",
         )
-    needed = byte_size(expected, tensor.shape)
-    size = content.nbytes if isinstance(content, np.ndarray | memoryview) else len(content)
+    size, needed = _size(content), byte_size(expected, tensor.shape)
     if size != needed:
         raise _refused(
             request,
@@ -138,6 +135,8 @@ def _read(
             f"input byte size mismatch for input '{tensor.name}' for model '{graph}'. "
             f"Expected {needed}, got {size}",
         )
+    if isinstance(content, Place):
+        content = read(content)
     if isinstance(content, np.ndarray):
         array = content.reshape(tensor.shape)
     else:
@@ -145,6 +144,12 @@ def _read(
     if spec.name == "class_id" and manifest.class_labels:
         _check_classes(request, array, manifest)
     return array
+
+
+def _size(content: Content) -> int:
+    if isinstance(content, Place):
+        return content.byte_size
+    return len(content) if isinstance(content, bytes) else content.nbytes
 
 
 def _check_shape(request: InferRequest, tensor: InputTensor, spec: TensorSpec, graph: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -18,11 +19,12 @@ from tritonclient.grpc import service_pb2
 from serving.batching.run import Runner
 from serving.batching.statistics import Statistics
 from serving.calls import Call, Program, Tensors
+from serving.control import Control
 from serving.errors import Code, ServingError, invalid
 from serving.manifest import Manifest
 from serving.oip.checks import check_outputs, read_inputs, version_number
 from serving.oip.graphs import Graphs
-from serving.oip.messages import InferAnswer, InferRequest, OutputTensor, Place, WantedOutput
+from serving.oip.messages import InferAnswer, InferRequest, OutputTensor, WantedOutput
 from serving.oip.shared_memory import SharedMemory
 from serving.oip.statistics import to_message
 from serving.oip.tensors import BYTES, classify, datatype, to_bytes
@@ -48,6 +50,7 @@ class OpenInference:
         self,
         *,
         graphs: Graphs,
+        control: Control,
         runner: Runner,
         requests: Requests,
         statistics: Statistics,
@@ -55,6 +58,7 @@ class OpenInference:
     ) -> None:
         self.shared_memory = shared_memory
         self._graphs = graphs
+        self._control = control
         self._runner = runner
         self._requests = requests
         self._statistics = statistics
@@ -109,37 +113,54 @@ class OpenInference:
             context = replace(context, priority="batch")
         known = self._graphs.manifest(request.graph)
         async with self._requests.track("ModelInfer", known.model if known else "", context) as deadline:
-            manifest, version = self._graphs.find(request.graph, request.version)
-            check_outputs(request, manifest)
-            inputs = await self._inputs(request, manifest)
-            rows = len(next(iter(inputs.values())))
-            ticket = new_ticket(context, version, deadline, manifest, rows)
-            with self._runner.admitted(ticket), self._runner.hold(_uncounted(manifest, inputs)):
-                outputs = await self._runner.run(_once(manifest.graph, inputs), ticket)
-            return InferAnswer(
-                graph=manifest.graph,
-                version=version,
-                request_id=request.request_id,
-                outputs=await self._outputs(request, manifest, outputs),
-            )
+            key = request.request_id or context.request_id
+            with self._graphs.lease(request.graph, request.version, key) as (manifest, version):
+                check_outputs(request, manifest)
+                for place in request.places:
+                    self.shared_memory.check(place)
+                with self._runner.hold(sum(place.byte_size for place in request.places)):
+                    outputs = await self._compute(request, context, manifest, version, deadline)
+                return InferAnswer(
+                    graph=manifest.graph, version=version, request_id=request.request_id, outputs=outputs
+                )
 
-    async def _inputs(self, request: InferRequest, manifest: Manifest) -> Tensors:
-        places = [each.content for each in request.inputs if isinstance(each.content, Place)]
-        places += [each.place for each in request.outputs if each.place is not None]
-        for place in places:
-            self.shared_memory.check(place)
-        read = partial(read_inputs, request, manifest, self.shared_memory.read)
-        return await asyncio.to_thread(read) if places else read()
+    async def load_model(
+        self, repository: str, name: str, parameters: Iterable[str], context: RequestContext
+    ) -> None:
+        """Loads the model that a graph belongs to, as it lies in the repository. For admins.
 
-    async def _outputs(
-        self, request: InferRequest, manifest: Manifest, outputs: Tensors
+        Nothing can be brought along: INVALID_ARGUMENT for parameters, such as uploaded files.
+        """
+        _check_control(repository, name, parameters, (), context)
+        await self._control.load(name)
+
+    async def unload_model(
+        self, repository: str, name: str, parameters: Iterable[str], context: RequestContext
+    ) -> None:
+        """Takes no more requests for the model that a graph belongs to. For admins."""
+        _check_control(repository, name, parameters, ("unload_dependents",), context)
+        await self._control.unload(name)
+
+    async def _compute(
+        self,
+        request: InferRequest,
+        context: RequestContext,
+        manifest: Manifest,
+        version: int,
+        deadline: float,
     ) -> tuple[OutputTensor, ...]:
+        read = partial(read_inputs, request, manifest, self.shared_memory.read)
+        inputs = await asyncio.to_thread(read) if request.places else read()
+        rows = len(next(iter(inputs.values())))
+        ticket = new_ticket(context, version, deadline, manifest, rows)
+        with self._runner.admitted(ticket), self._runner.hold(_uncounted(manifest, inputs)):
+            outputs = await self._runner.run(_once(manifest.graph, inputs), ticket)
         wanted = request.outputs or [WantedOutput(name=spec.name) for spec in manifest.outputs]
         if any(each.classes or each.place for each in wanted):
-            return await asyncio.to_thread(self._shape_outputs, wanted, outputs)
-        return self._shape_outputs(wanted, outputs)
+            return await asyncio.to_thread(self._outputs, wanted, outputs)
+        return self._outputs(wanted, outputs)
 
-    def _shape_outputs(self, wanted: Any, outputs: Tensors) -> tuple[OutputTensor, ...]:
+    def _outputs(self, wanted: Iterable[WantedOutput], outputs: Tensors) -> tuple[OutputTensor, ...]:
         return tuple(self._output(each, outputs) for each in {each.name: each for each in wanted}.values())
 
     def _output(self, wanted: WantedOutput, outputs: Tensors) -> OutputTensor:
@@ -174,6 +195,22 @@ def _uncounted(manifest: Manifest, inputs: Tensors) -> int:
     if not any(-1 in spec.shape for spec in manifest.inputs):
         return 0
     return 2 * sum(array.nbytes for array in inputs.values())
+
+
+def _check_control(
+    repository: str, name: str, parameters: Iterable[str], known: Container[str], context: RequestContext
+) -> None:
+    context.require_admin()
+    _require_own(repository)
+    if not name or not all(each.isalnum() or each in "_-." for each in name) or name.startswith("."):
+        raise invalid("model_name", f"model name '{name}' is no name of a folder of the repository")
+    for parameter in parameters:
+        if parameter not in known:
+            raise invalid(
+                parameter,
+                f"unrecognized load parameter '{parameter}': models are loaded as they lie in the folder, "
+                f"and nothing is uploaded; publish a new version there",
+            )
 
 
 def _require_own(repository: str) -> None:

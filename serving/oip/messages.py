@@ -70,6 +70,12 @@ class InferRequest:
     """Microseconds after which nobody waits for it; 0 for no limit of its own."""
 
     @property
+    def places(self) -> list[Place]:
+        """Shared memory that it is read from or written to."""
+        given = [each.content for each in self.inputs if isinstance(each.content, Place)]
+        return given + [each.place for each in self.outputs if each.place is not None]
+
+    @property
     def said(self) -> str:
         """How errors begin, as Triton's do."""
         return f"[request id: {self.request_id or '<id_unknown>'}] "

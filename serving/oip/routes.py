@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from google.protobuf.message import Message
@@ -39,6 +39,8 @@ def routes(inference: OpenInference, settings: Settings, not_ready: NotReady) ->
         _get("/v2/health/ready", api.ready),
         _get("/v2/models/stats", api.statistics),
         _post("/v2/repository/index", api.index),
+        _post("/v2/repository/models/{model}/load", api.load),
+        _post("/v2/repository/models/{model}/unload", api.unload),
         _get("/v2/systemsharedmemory/status", api.memory_status),
         _get("/v2/systemsharedmemory/region/{region}/status", api.memory_status),
         _post("/v2/systemsharedmemory/region/{region}/register", api.memory_register),
@@ -93,6 +95,14 @@ class _Api:
         found = self._inference.repository_index("", bodies.flag(asked, "ready"))
         return JSONResponse([to_document(model) for model in found.models])
 
+    async def load(self, request: Request) -> Response:
+        await self._inference.load_model("", *await self._control(request), request_context(request))
+        return Response()
+
+    async def unload(self, request: Request) -> Response:
+        await self._inference.unload_model("", *await self._control(request), request_context(request))
+        return Response()
+
     async def infer(self, request: Request) -> Response:
         asked = request_context(request)
         body = await read_body(request, self._limit)
@@ -115,6 +125,10 @@ class _Api:
     async def memory_unregister(self, request: Request) -> Response:
         self._memory.unregister(request.path_params.get("region", ""))
         return Response()
+
+    async def _control(self, request: Request) -> tuple[str, Iterable[str]]:
+        asked = bodies.read_json(await read_body(request, self._limit))
+        return request.path_params["model"], bodies.parameters_of(asked, "the request")
 
     async def _infer(self, request: Request, body: bytes, asked: RequestContext) -> Response:
         headers = request.headers

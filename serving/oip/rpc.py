@@ -93,7 +93,17 @@ def _functions(inference: OpenInference, not_ready: NotReady) -> Mapping[str, Fu
         memory.unregister(request.name)
         return pb.SystemSharedMemoryUnregisterResponse()
 
+    async def repository_load(request: Any, asked: RequestContext) -> Any:
+        await inference.load_model(request.repository_name, request.model_name, request.parameters, asked)
+        return pb.RepositoryModelLoadResponse()
+
+    async def repository_unload(request: Any, asked: RequestContext) -> Any:
+        await inference.unload_model(request.repository_name, request.model_name, request.parameters, asked)
+        return pb.RepositoryModelUnloadResponse()
+
     return {
+        "RepositoryModelLoad": repository_load,
+        "RepositoryModelUnload": repository_unload,
         "ServerLive": server_live,
         "ServerReady": server_ready,
         "ServerMetadata": server_metadata,

@@ -73,7 +73,11 @@ class SharedMemory:
             )
         memory = _open(key)
         if offset < 0 or not 0 < byte_size <= memory.size - offset:
-            raise invalid("byte_size", f"Invalid shared memory region: '{key}': it is not that large")
+            raise invalid(
+                "byte_size",
+                f"failed to register shared memory region '{name}': invalid args: '{key}' has {memory.size} "
+                f"bytes, and not {byte_size} from {offset} on",
+            )
         self._regions[name] = Region(name=name, key=key, offset=offset, byte_size=byte_size, memory=memory)
 
     def unregister(self, name: str) -> None:
