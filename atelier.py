@@ -10,6 +10,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("export.command:main", "turn a run into ONNX graphs in a model repository"),
     "evaluate": ("export.evaluate:main", "measure a published model through the gateway"),
     "serve": ("serving.command:main", "serve a model repository over gRPC and HTTP"),
+    "keys": ("serving.keys_command:main", "make API keys for a gateway"),
     "models": ("serving.client.command:models", "list the models of a gateway"),
     "generate": ("serving.client.command:generate", "ask a gateway for images"),
     "translate": ("serving.client.command:translate", "ask a gateway to translate an image"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from serving.errors import Code, ServingError
+from serving.limits import Account
 
 USE = "use"
 """Scope of asking for images, and of everything that only reads."""
@@ -26,6 +28,8 @@ class Caller:
     """Name of the key that was shown; empty for somebody without one."""
     scopes: frozenset[str] = field(default_factory=lambda: frozenset({USE}))
     """What they may do, of `SCOPES`."""
+    account: Account | None = field(default=None, compare=False, repr=False)
+    """What they have had, held against the limits of their key; None without limits."""
 
     def require(self, scope: str) -> None:
         """Raises PERMISSION_DENIED, with the remedy, unless the caller has the scope."""
@@ -42,6 +46,10 @@ class Caller:
             f"this needs the scope {scope}: without API keys only a caller on the gateway's own machine has "
             "it; ask from there, or start the gateway with --api-keys and use a key that has it",
         )
+
+    def work(self, images: int) -> AbstractContextManager[None]:
+        """Holds a request of theirs while it is under way; RESOURCE_EXHAUSTED over the limits of the key."""
+        return nullcontext() if self.account is None else self.account.work(images)
 
 
 LOCAL = Caller(scopes=frozenset(SCOPES))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,15 @@ class Call:
     def rows(self) -> int:
         """Number of rows."""
         return len(next(iter(self.inputs.values())))
+
+
+class Computed(NamedTuple):
+    """What a backend made of a call."""
+
+    outputs: Tensors
+    """Output tensors by name, each [rows, ...]."""
+    seconds: float
+    """Time of the call itself, without what it waited for an instance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,24 +6,28 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from serving.door import Door, check_exposure
 from serving.errors import ServingError
 from serving.grpc_api import GrpcServer
 from serving.http_api import create_app, create_metrics_app
 from serving.http_server import run_http
+from serving.lifecycle import Life, keep_fresh
 from serving.opening import open_service
 from serving.ports import PortError, address, listen
 from serving.service import Service
 from serving.settings import Settings, SettingsError, describe, flags, load_settings
+from serving.tls import grpc_credentials, open_certificates, rotating_context
+from serving.watched import FilesError, Watched
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,10 @@ def main(arguments: list[str]) -> int:
     if print_config:
         print(describe(resolved), end="")
         return 0
+    try:
+        check_exposure(resolved.settings)
+    except SettingsError as error:
+        return _complain(error, _USAGE)
     repository = resolved.settings.repository
     if resolved.settings.backend == "onnxruntime" and not repository.is_dir():
         return _complain(
@@ -53,7 +61,7 @@ def main(arguments: list[str]) -> int:
     _log_to_stderr(resolved.settings.log_level)
     try:
         return asyncio.run(serve(resolved.settings, say=partial(print, flush=True)))
-    except (ServingError, PortError) as error:
+    except (FilesError, ServingError, PortError) as error:
         return _complain(error, _FAILED)
     except KeyboardInterrupt:  # a second Ctrl-C: whoever presses it wants no more grace
         return 130
@@ -62,36 +70,58 @@ def main(arguments: list[str]) -> int:
 async def serve(settings: Settings, say: Callable[[str], None]) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status.
 
-    At the end readiness and health turn first and nothing new is taken; requests under way finish within
-    their grace or are told that they were cut off. Raises `PortError`.
+    At the end readiness and health turn first, while everybody is still served for `drain_delay` seconds;
+    then nothing new is taken, and requests under way finish within `shutdown_grace` or are told that they
+    were cut off. Raises `PortError` and `FilesError`.
     """
     started = time.monotonic()
-    stopping = _stop_signal()
+    life = Life()
+    life.heed_signals()
     registry = CollectorRegistry()
+    door, certificates = Door(settings), open_certificates(settings)
     with contextlib.ExitStack() as listeners:
         async with contextlib.AsyncExitStack() as opened:
             service = await opened.enter_async_context(open_service(settings, registry))
 
             def not_ready() -> str | None:
-                return "the gateway is stopping" if stopping.is_set() else service.not_ready_reason()
+                return life.not_ready_reason() or service.not_ready_reason()
 
             http = listeners.enter_context(listen(settings.host, settings.http_port, "--http-port"))
             metrics = listeners.enter_context(listen(settings.host, settings.metrics_port, "--metrics-port"))
-            grpc_server = GrpcServer(service, settings, not_ready)
+            credentials = None if certificates is None else grpc_credentials(certificates)
+            tls = None if certificates is None else rotating_context(certificates)
+            grpc_server = GrpcServer(service, settings, not_ready, door, credentials)
             ports = {"HTTP": _port(http), "gRPC": grpc_server.port, "metrics": _port(metrics)}
             metrics_app = create_metrics_app(registry, not_ready)
-            app = create_app(service, settings, registry, not_ready)
+            app = create_app(service, settings, registry, not_ready, door)
+            watched: list[Watched[Any]] = [files for files in (door.keys, certificates) if files is not None]
             async with asyncio.TaskGroup() as servers:
-                servers.create_task(grpc_server.run(stopping), name="grpc")
-                servers.create_task(run_http(metrics_app, metrics, settings, stopping), name="metrics")
-                servers.create_task(run_http(app, http, settings, stopping), name="http")
-                say(_addresses(settings.host, ports))
-                loading = servers.create_task(_say_when_loaded(service, started, say), name="loading")
-                await stopping.wait()
-                loading.cancel()
+                fronts = [
+                    servers.create_task(grpc_server.run(life.stopping, life.draining), name="grpc"),
+                    servers.create_task(
+                        run_http(app, http, settings, life.stopping, draining=life.draining, tls=tls),
+                        name="http",
+                    ),
+                ]
+                servers.create_task(run_http(metrics_app, metrics, settings, life.ended), name="metrics")
+                say(_addresses(settings, ports))
+                helpers = [
+                    servers.create_task(_say_when_loaded(service, started, say), name="loading"),
+                    servers.create_task(keep_fresh(life, watched, [service.reload]), name="fresh"),
+                ]
+                await life.draining.wait()
+                if settings.drain_delay:
+                    say(f"not ready any more; requests are served for another {settings.drain_delay:g} s")
+                    await asyncio.sleep(settings.drain_delay)
+                life.stopping.set()
+                for helper in helpers:
+                    helper.cancel()
                 say(f"stopping: requests under way have {settings.shutdown_grace:g} s to finish")
-                # The service ends first: the servers still tell whoever was cut off.
+                await asyncio.wait(fronts, timeout=settings.shutdown_grace)
+                # The service ends before the servers: they still tell whoever was cut off.
+                await service.cut_off()
                 await opened.aclose()
+                life.ended.set()
     say("stopped")
     return 0
 
@@ -110,7 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     for flag in flags():
         help_text = flag.help.replace("%", "%%")
-        parser.add_argument(flag.name, dest=flag.key, choices=flag.choices, help=help_text)
+        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if flag.choices == ("true", "false") else {}
+        parser.add_argument(flag.name, dest=flag.key, choices=flag.choices, help=help_text, **switch)
     return parser
 
 
@@ -125,36 +156,23 @@ def _log_to_stderr(level: str) -> None:
     )
 
 
-def _stop_signal() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; a second one acts as it does by default."""
-    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def stop() -> None:
-        stopping.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    return stopping
-
-
 def _port(listener: socket.socket) -> int:
     port: int = listener.getsockname()[1]
     return port
 
 
-def _addresses(host: str, ports: dict[str, int]) -> str:
+def _addresses(settings: Settings, ports: dict[str, int]) -> str:
+    host = settings.host
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    page = f"http://{address(reachable, ports['HTTP'])}"
-    return "\n".join(
-        [
-            f"page     {page}/  (API: {page}/docs)",
-            f"HTTP     {address(host, ports['HTTP'])}",
-            f"gRPC     {address(host, ports['gRPC'])}",
-            f"metrics  {address(host, ports['metrics'])}/metrics",
-        ]
-    )
+    scheme, over = ("http", "") if settings.tls_cert is None else ("https", "  (TLS)")
+    page = f"{scheme}://{address(reachable, ports['HTTP'])}"
+    lines = [
+        f"page     {page}/  (API: {page}/docs)",
+        f"HTTP     {address(host, ports['HTTP'])}{over}",
+        f"gRPC     {address(host, ports['gRPC'])}{over}",
+        f"metrics  {address(host, ports['metrics'])}/metrics",
+    ]
+    return "\n".join(lines)
 
 
 async def _say_when_loaded(service: Service, started: float, say: Callable[[str], None]) -> None:

@@ -17,7 +17,8 @@ from serving.noise import Stream, normal
 from serving.pb import image_generation_pb2 as pb
 from serving.programs.latents import Path, Pictured, arc, arithmetic, explore, line, traversal
 
-_DEFAULT_COUNT = 8
+DEFAULT_COUNT = 8
+"""Images along a path, where the request does not say."""
 _DEFAULT_REACH = 3.0
 
 
@@ -67,7 +68,7 @@ def plan_exploration(request: pb.ExploreLatentsRequest, model: PublicModel, boun
     decoder = model.drawn
     assert decoder is not None, "a model with a latent has a graph that draws it"
     which = request.WhichOneof("path")
-    count = checks.whole("count", request.count, 1, bounds.max_count, default=_DEFAULT_COUNT)
+    count = checks.whole("count", request.count, 1, bounds.max_count, default=DEFAULT_COUNT)
     path: Path
     if which == "interpolation":
         ends = {"from": getattr(request.interpolation, "from"), "to": request.interpolation.to}

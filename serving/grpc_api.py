@@ -9,10 +9,13 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from serving.door import Door
 from serving.grpc_calls import abort, request_context
+from serving.grpc_door import GrpcDoor
+from serving.grpc_health import Health
 from serving.methods import METHODS, SERVICE, Method
 from serving.oip import rpc as open_inference
 from serving.ports import PortError, address, listen
@@ -21,19 +24,21 @@ from serving.settings import Settings
 
 NotReady = Callable[[], str | None]
 
-_HEALTH_SECONDS = 1.0
 _PARTING_SECONDS = 1.0  # beyond the grace, in which those that the service cut off are told
 
 
-def build_server(service: Service, settings: Settings, not_ready: NotReady) -> grpc.aio.Server:
+def build_server(
+    service: Service, settings: Settings, not_ready: NotReady, door: Door | None = None
+) -> grpc.aio.Server:
     """A server of every RPC of the proto, not yet bound nor started."""
     server = grpc.aio.server(
+        interceptors=[GrpcDoor(door or Door(settings))],
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),
             # Otherwise a second gateway on the same port would take half of the first one's calls.
             ("grpc.so_reuseport", 0),
-        ]
+        ],
     )
     handlers = {method.rpc: _handler(service, method) for method in METHODS.values()}
     server.add_generic_rpc_handlers(
@@ -48,11 +53,18 @@ def build_server(service: Service, settings: Settings, not_ready: NotReady) -> g
 class GrpcServer:
     """A server of every RPC of the proto, bound to its port when it is made. Raises `PortError`."""
 
-    def __init__(self, service: Service, settings: Settings, not_ready: NotReady) -> None:
+    def __init__(
+        self,
+        service: Service,
+        settings: Settings,
+        not_ready: NotReady,
+        door: Door | None = None,
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
+        """A server behind a door of its own unless it shares one, over TLS where there are credentials."""
         self._grace = settings.shutdown_grace + _PARTING_SECONDS
-        self._not_ready = not_ready
-        self._server = build_server(service, settings, not_ready)
-        self._health = health.aio.HealthServicer()
+        self._server = build_server(service, settings, not_ready, door)
+        self._health = Health([SERVICE.full_name, open_inference.SERVICE.full_name], not_ready)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (
             SERVICE.full_name,
@@ -61,39 +73,29 @@ class GrpcServer:
             reflection.SERVICE_NAME,
         )
         reflection.enable_server_reflection(names, self._server)
-        self.port = _bind(self._server, settings)
+        self.port = _bind(self._server, settings, credentials)
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Serve until `stopping`; health turns first, then calls under way get their grace."""
-        await _tell_health(self._health, ready=False)
+    async def run(self, stopping: asyncio.Event, draining: asyncio.Event | None = None) -> None:
+        """Serve until `stopping`; calls under way then get their grace. Health turns at `draining`."""
         await self._server.start()
-        watch = asyncio.create_task(_watch_health(self._health, self._not_ready), name="grpc health")
+        follow = asyncio.create_task(self._health.follow(draining or stopping), name="grpc health")
         try:
             await stopping.wait()
         finally:
-            watch.cancel()
-            await self._health.enter_graceful_shutdown()
+            follow.cancel()
+            self._health.end()
             await self._server.stop(self._grace)
 
 
-def _bind(server: grpc.aio.Server, settings: Settings) -> int:
+def _bind(server: grpc.aio.Server, settings: Settings, credentials: grpc.ServerCredentials | None) -> int:
+    where = address(settings.host, settings.grpc_port)
     try:
-        return server.add_insecure_port(address(settings.host, settings.grpc_port))
+        if credentials is None:
+            return server.add_insecure_port(where)
+        return server.add_secure_port(where, credentials)
     except RuntimeError as error:
         listen(settings.host, settings.grpc_port, "--grpc-port").close()  # says why, as gRPC does not
         raise PortError(settings.host, settings.grpc_port, "--grpc-port", str(error)) from error
-
-
-async def _watch_health(status: Any, not_ready: NotReady) -> None:
-    while True:
-        await _tell_health(status, ready=not_ready() is None)
-        await asyncio.sleep(_HEALTH_SECONDS)
-
-
-async def _tell_health(status: Any, *, ready: bool) -> None:
-    serving = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-    for name in ("", SERVICE.full_name):
-        await status.set(name, serving)
 
 
 def _handler(service: Service, method: Method) -> grpc.RpcMethodHandler[Any, Any]:

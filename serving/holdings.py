@@ -120,7 +120,7 @@ class Holdings:
         if probe is None:
             return
         inputs = probe_inputs(manifest, seed=probe.seed, rows=probe.rows)
-        outputs = await self._backend.infer(manifest.graph, version, inputs)
+        outputs = (await self._backend.infer(manifest.graph, version, inputs)).outputs
         problem = difference(probe, outputs)
         if problem:
             raise ServingError(

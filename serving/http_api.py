@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -15,21 +14,19 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from serving import openapi
+from serving.door import Door
 from serving.errors import Code, ServingError, not_found, one_of
-from serving.http_messages import PICTURES, MediaTypeError, picture_type, read_request, to_json
-from serving.http_requests import (
-    ClientGoneError,
-    TooLargeError,
-    read_body,
-    request_context,
-    unless_gone,
-)
+from serving.http_door import HttpDoor
+from serving.http_errors import EXCEPTION_HANDLERS
+from serving.http_messages import PICTURES, picture_type, read_request, to_json
+from serving.http_requests import ClientGoneError, read_body, request_context, unless_gone
 from serving.methods import BY_VERB, Method
 from serving.off_loop import off_loop
 from serving.oip import routes as open_inference
@@ -52,9 +49,13 @@ _PAGE_HEADERS = {
 
 
 def create_app(
-    service: Service, settings: Settings, registry: CollectorRegistry, not_ready: NotReady
+    service: Service,
+    settings: Settings,
+    registry: CollectorRegistry,
+    not_ready: NotReady,
+    door: Door | None = None,
 ) -> Starlette:
-    """The application on the main port."""
+    """The application on the main port, behind a door of its own unless it shares one."""
     api = _Api(service, settings)
     document = openapi.build()
 
@@ -77,12 +78,13 @@ def create_app(
         *_status_routes(registry, not_ready),
         *open_inference.routes(service.open_inference, settings, not_ready),
     ]
-    return Starlette(routes=routes, exception_handlers=_EXCEPTION_HANDLERS)
+    middleware = [Middleware(HttpDoor, door=door or Door(settings))]
+    return Starlette(routes=routes, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS)
 
 
 def create_metrics_app(registry: CollectorRegistry, not_ready: NotReady) -> Starlette:
     """The application on the metrics port: figures and health, and nothing that computes."""
-    return Starlette(routes=_status_routes(registry, not_ready), exception_handlers=_EXCEPTION_HANDLERS)
+    return Starlette(routes=_status_routes(registry, not_ready), exception_handlers=EXCEPTION_HANDLERS)
 
 
 def _status_routes(registry: CollectorRegistry, not_ready: NotReady) -> list[Route]:
@@ -140,7 +142,7 @@ class _Api:
             )
         asked = request_context(request)
         try:
-            body = await read_body(request, self._settings.max_message_bytes)
+            body = await read_body(request, self._settings)
             return await unless_gone(request, self._answer(request, body, method, model, asked))
         except (ClientGoneError, ClientDisconnect):
             return Response(status_code=HTTP_CODES[Code.CANCELLED])
@@ -215,29 +217,3 @@ def _event(event: Message) -> str:
 
 def _frame(name: str, data: str) -> str:
     return f"event: {name}\ndata: {data}\n\n"
-
-
-async def _serving_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ServingError)
-    code = HTTP_CODES[error.code]
-    if isinstance(error, TooLargeError):
-        code = 413
-    elif isinstance(error, MediaTypeError):
-        code = 415
-    headers = {}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    elif code == 429:
-        headers["Retry-After"] = "1"
-    return JSONResponse(error_json(error, code), status_code=code, headers=headers)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    status = {404: Code.NOT_FOUND, 405: Code.UNIMPLEMENTED}.get(error.status_code, Code.INVALID_ARGUMENT)
-    message = f"{request.method} {request.url.path}: {error.detail}; GET /docs shows what there is"
-    body = error_json(ServingError(status, message), error.status_code)
-    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
-
-
-_EXCEPTION_HANDLERS = {ServingError: _serving_error, HTTPException: _http_error}

@@ -12,6 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from serving.errors import Code, ServingError, invalid, one_of
+from serving.http_errors import MediaTypeError
 from serving.methods import Method
 from serving.pb import image_generation_pb2 as pb
 
@@ -24,13 +25,6 @@ PICTURES: Mapping[str, pb.ImageFormat] = {
 
 # curl sends this type with -d and --data-binary unless told otherwise, whatever the body is.
 _UNTYPED = ("", "application/x-www-form-urlencoded", "application/octet-stream", "text/plain")
-
-
-class MediaTypeError(ServingError):
-    """A body of a type that the method does not take; HTTP alone has a status of its own for it."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(Code.INVALID_ARGUMENT, message)
 
 
 def read_request(

@@ -10,27 +10,19 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from serving.access import ANYBODY, LOCAL, Caller, came_straight, is_local
-from serving.errors import Code, ServingError, invalid
+from serving.errors import invalid
+from serving.http_door import caller_of, client_of
+from serving.http_errors import MediaTypeError, TooLargeError, TooSlowError
 from serving.requests import RequestContext
+from serving.settings import Settings
 
 Result = TypeVar("Result")
 
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
+_LEAST_RATE = 65_536  # bytes a second that a body may not stay below for long
 
 
 class ClientGoneError(Exception):
     """Nobody waits for the answer any more."""
-
-
-class TooLargeError(ServingError):
-    """A body over the limit; HTTP has a status of its own for it."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__(
-            Code.RESOURCE_EXHAUSTED,
-            f"the body is over {limit} bytes: send less at a time, or raise --max-message-bytes",
-        )
 
 
 def request_context(request: Request) -> RequestContext:
@@ -50,32 +42,37 @@ def request_context(request: Request) -> RequestContext:
     return RequestContext(
         deadline=deadline,
         request_id=request.headers.get("x-request-id") or secrets.token_hex(8),
-        client=request.client.host if request.client else "",
+        client=client_of(request),
         transport="http",
         priority=request.headers.get("x-atelier-priority", "interactive"),
-        caller=_caller(request),
+        caller=caller_of(request),
     )
 
 
-def _caller(request: Request) -> Caller:
-    headers = request.headers
-    straight = came_straight(
-        headers.get("host", ""), headers.get("origin", ""), (headers.get(name, "") for name in _FORWARDED)
-    )
-    return LOCAL if straight and is_local(request.client.host if request.client else "") else ANYBODY
+async def read_body(request: Request, settings: Settings, *, compressed: bool = False) -> bytes:
+    """The body; raises `TooLargeError` as soon as it is over the limit, `TooSlowError` where it trickles.
 
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body; raises `TooLargeError` as soon as it is over the limit."""
+    One with a `Content-Encoding` is `compressed`, and taken only by who can tell what it may grow to.
+    """
+    limit = settings.max_message_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise TooLargeError(limit)
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity" and not compressed:
+        raise MediaTypeError(f"a body with Content-Encoding {encoding!r}: send it as it is, not compressed")
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise TooLargeError(limit)
-        chunks.append(chunk)
+    began = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout(settings.receive_timeout) as patience:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise TooLargeError(limit)
+                chunks.append(chunk)
+                patience.reschedule(began + settings.receive_timeout + size / _LEAST_RATE)
+    except TimeoutError as error:
+        raise TooSlowError(asyncio.get_running_loop().time() - began) from error
     return b"".join(chunks)
 
 

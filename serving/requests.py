@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from serving.access import ADMIN, ANYBODY, Caller
+from serving.access import ADMIN, ANYBODY, USE, Caller
 from serving.batching.ticket import Ticket, Work
 from serving.errors import Code, ServingError, invalid, one_of
 from serving.manifest import Manifest
@@ -58,8 +58,10 @@ class Requests:
         self._cut_off: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
-    async def track(self, method: str, model: str, context: RequestContext) -> AsyncIterator[float]:
-        """One request, in the task that it runs in; yields its deadline.
+    async def track(
+        self, method: str, model: str, context: RequestContext, *, images: int = 0
+    ) -> AsyncIterator[float]:
+        """One request for so many images, in the task that it runs in; yields its deadline.
 
         At the deadline the body is cancelled, and so are its rows. Whatever it raises leaves as a
         `ServingError`; what is not one is logged in full and told to nobody.
@@ -77,9 +79,11 @@ class Requests:
             if context.priority not in PRIORITIES:
                 asked, known = context.priority, one_of(PRIORITIES, context.priority)
                 raise invalid("x-atelier-priority", f"x-atelier-priority {asked!r} is not one of {known}")
+            context.caller.require(USE)
             deadline = context.deadline if context.deadline is not None else began + self._default_deadline
-            async with asyncio.timeout_at(deadline):
-                yield deadline
+            with context.caller.work(images):
+                async with asyncio.timeout_at(deadline):
+                    yield deadline
         except ServingError as error:
             code = error.code
             raise

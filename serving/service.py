@@ -24,7 +24,7 @@ from serving.control import Control
 from serving.describe import describe, run_info
 from serving.drawing import Drawing
 from serving.errors import Code, ServingError
-from serving.exploration import Bounds, latent_message, plan_exploration
+from serving.exploration import DEFAULT_COUNT, Bounds, latent_message, plan_exploration
 from serving.generation import Generation, plan
 from serving.manifest import Manifest
 from serving.oip.inference import OpenInference
@@ -80,6 +80,10 @@ class Service:
         """Why the gateway is not ready, in a sentence; None when it is."""
         return "the gateway is stopping" if self._requests.closing else self._control.not_ready_reason()
 
+    async def cut_off(self) -> None:
+        """Ends what is still under way, and tells whoever asked for it."""
+        await self._requests.close(0)
+
     async def wait_loaded(self) -> None:
         """Until the newest version of every model is loaded or refused."""
         await self._control.newest_loaded.wait()
@@ -118,8 +122,11 @@ class Service:
 
     async def list_models(self) -> pb.ListModelsResponse:
         """Every public model of the repository, by name."""
-        models = self._repository.catalog.models.values()
-        return pb.ListModelsResponse(models=[self._describe(model) for model in models])
+        catalog = self._repository.catalog
+        return pb.ListModelsResponse(
+            models=[self._describe(model) for model in catalog.models.values()],
+            refused=[pb.RefusedEntry(name=name, reason=why) for name, why in sorted(catalog.refused.items())],
+        )
 
     async def get_model(self, request: pb.GetModelRequest) -> pb.Model:
         """One public model."""
@@ -299,15 +306,18 @@ class Service:
 
         The version stays loaded until the request has ended, whatever happens in the repository.
         """
-        async with self._requests.track(method, request.model, context) as deadline:
+        images = _images_asked(request)
+        async with self._requests.track(method, request.model, context, images=images) as deadline:
             key = _retry_key(request, context)
             with self._repository.lease(request.model, request.version, task, key) as (model, version):
                 yield model, version, deadline
 
     def _describe(self, model: PublicModel) -> pb.Model:
-        ready = self._repository.ready_versions(model)
-        refusal = self._repository.refusal(model, model.versions[-1])
-        return describe(model, ready, None if refusal is None else refusal.message)
+        repository = self._repository
+        errors = {version: repository.refusal(model, version) for version in model.versions}
+        refused = {version: error.message for version, error in errors.items() if error is not None}
+        ready = repository.ready_versions(model)
+        return describe(model, ready, refused, loaded=repository.asked_for(model.name))
 
     def _folder(self, model: str) -> Path:
         return self._settings.repository / self._repository.catalog.model(model).first.graph
@@ -322,6 +332,15 @@ def _retry_key(request: _Asked, context: RequestContext) -> str:
     if isinstance(request, pb.GenerateImagesRequest) and request.HasField("seed"):
         return f"seed {request.seed}"
     return f"request {context.request_id}"
+
+
+def _images_asked(request: _Asked) -> int:
+    """Images that a request makes the gateway compute, as far as limits of a key count them."""
+    if isinstance(request, pb.GenerateImagesRequest):
+        return max(1, request.count)
+    if isinstance(request, pb.ExploreLatentsRequest):
+        return max(1, request.count or DEFAULT_COUNT)
+    return len(getattr(request, "latents", ())) or len(getattr(request, "images", ()))
 
 
 def _unimplemented(what: str) -> ServingError:

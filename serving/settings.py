@@ -21,6 +21,12 @@ CONFIG_VARIABLE = "ATELIER_CONFIG"
 # Service that is called `atelier`: these are nobody's settings.
 _SERVICE_LINK = re.compile(r"(SERVICE_(HOST|PORT)|PORT)(_.*)?")
 
+# What clients are told, in the same environment as often as not.
+_CLIENTS = frozenset({"ATELIER_ADDRESS", "ATELIER_API_KEY", "ATELIER_TLS_CA"})
+
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
+"""A path that need not be given; empty words are none, so that a variable can be left empty."""
+
 
 class SettingsError(ValueError):
     """A setting that cannot be used: names where it came from, its value and the remedy."""
@@ -66,6 +72,14 @@ class Settings(BaseModel):
     """How large tensors go to a Triton on this host: in messages, or in memory of the host or of a GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where graphs run; auto takes a GPU if there is one, cuda is not ready without."""
+    accelerator: Literal["none", "tensorrt"] = "none"
+    """What compiles graphs for a GPU; tensorrt is not ready where it is not to be had."""
+    cuda_graphs: bool = True
+    """Record the calls of each size of batch on a GPU and replay them."""
+    tf32: bool = False
+    """Let a GPU round factors to 10 bits: faster, and no longer what was compared with torch."""
+    engine_cache: Path = Path("~/.cache/atelier/tensorrt")
+    """Folder where TensorRT keeps the engines it has built."""
     instances: int = Field(default=0, ge=0, le=256)
     """Calls that run at a time; 0 for one a core."""
     threads: int = Field(default=1, ge=1, le=256)
@@ -92,8 +106,22 @@ class Settings(BaseModel):
     """Bytes of pictures kept for whoever asks for the same with the same seed; 0 keeps none."""
     default_deadline: float = Field(default=300.0, gt=0)
     """Seconds that a request may take where its client sets no deadline."""
+    receive_timeout: float = Field(default=30.0, gt=0)
+    """Seconds that a client of HTTP may take to send the head of a request, or 64 KiB of its body."""
+    drain_delay: float = Field(default=0.0, ge=0)
+    """Seconds for which the gateway, no longer ready, serves on before it stops: load balancers notice."""
     shutdown_grace: float = Field(default=10.0, ge=0)
     """Seconds that requests under way are given when the gateway stops."""
+    api_keys: OptionalPath = None
+    """TOML file of API keys, see `atelier keys`; read again when it changes."""
+    tls_cert: OptionalPath = None
+    """PEM file of the certificate, and of those between it and its authority; read again when it changes."""
+    tls_key: OptionalPath = None
+    """PEM file of the certificate's key."""
+    tls_client_ca: OptionalPath = None
+    """PEM file of the authorities by which clients must be certified (mTLS)."""
+    allow_anonymous: bool = False
+    """Whether anybody who reaches a public address may use the gateway, without key or certificate."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged."""
 
@@ -128,11 +156,23 @@ def flags() -> list[Flag]:
         Flag(
             name=flag_name(key),
             key=key,
-            help=f"{(field.description or '').rstrip('.')} (default: {field.default})",
-            choices=tuple(get_args(field.annotation)) if get_origin(field.annotation) is Literal else None,
+            help=f"{(field.description or '').rstrip('.')} (default: {_shown(field.default)})",
+            choices=_choices(field.annotation),
         )
         for key, field in Settings.model_fields.items()
     ]
+
+
+def _choices(annotation: Any) -> tuple[str, ...] | None:
+    if annotation is bool:
+        return ("true", "false")
+    return tuple(map(str, get_args(annotation))) if get_origin(annotation) is Literal else None
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return "none"
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def flag_name(key: str) -> str:
@@ -174,7 +214,7 @@ def load_settings(
 def describe(resolved: ResolvedSettings) -> str:
     """Every setting with its value and where it comes from, as TOML that `--config` takes."""
     lines = [
-        (f"{key} = {json.dumps(value)}", resolved.sources[key])
+        (f"{key} = {json.dumps('' if value is None else value)}", resolved.sources[key])
         for key, value in resolved.settings.model_dump(mode="json").items()
     ]
     width = max(len(line) for line, _ in lines)
@@ -196,7 +236,9 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, An
     found = {}
     for variable, value in environment.items():
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
-        if name == variable or variable == CONFIG_VARIABLE or _SERVICE_LINK.fullmatch(name):
+        if name == variable or variable == CONFIG_VARIABLE or variable in _CLIENTS:
+            continue
+        if _SERVICE_LINK.fullmatch(name):
             continue
         key = name.lower()
         if key in Settings.model_fields or difflib.get_close_matches(key, Settings.model_fields, cutoff=0.75):

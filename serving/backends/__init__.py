@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from serving.calls import Tensors
+from serving.calls import Computed, Tensors
 from serving.catalog import Index
 
 BACKENDS: dict[str, str] = {
@@ -45,8 +45,8 @@ class Backend(Protocol):
     def slots(self) -> int:
         """How many calls to all graphs together run at a time; more would wait inside the engine."""
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Tensors:
-        """One call: inputs by name, each [rows, ...]; outputs likewise.
+    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
+        """One call: inputs by name, each [rows, ...]; outputs likewise, and the time that it took.
 
         Raises `ServingError` UNAVAILABLE where the version is not loaded or the engine is gone.
         """

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.calls import Tensors
+from serving.backends.binding import Bound, Direct, can_be_bound
+from serving.backends.providers import CPU, Accelerator, Choice, Device
+from serving.backends.sessions import Sessions, onnxruntime_and_providers
+from serving.calls import Computed, Tensors
 from serving.catalog import MODEL_FILE, Index, Parsed, scan
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest, TensorSpec
@@ -24,12 +25,6 @@ from serving.processors import processors
 if TYPE_CHECKING:
     from serving.settings import Settings
 
-log = logging.getLogger(__name__)
-
-Device = Literal["auto", "cpu", "cuda"]
-
-_CUDA = "CUDAExecutionProvider"
-_CPU = "CPUExecutionProvider"
 _NUMPY_DTYPES = {"float32": np.float32, "int64": np.int64}
 _WARM_UP_SIDE = 32
 _READ_AGAIN = 1.0  # seconds after which a file that could not be read may be
@@ -39,24 +34,38 @@ _READ_AGAIN = 1.0  # seconds after which a file that could not be read may be
 class _Loaded:
     """A version of a graph that can be called."""
 
-    session: Any
-    outputs: tuple[str, ...]
-
-    def run(self, inputs: Tensors) -> Tensors:
-        results = self.session.run(self.outputs, inputs)
-        return dict(zip(self.outputs, results, strict=True))
+    calls: Direct | Bound
+    provider: str
 
 
 class OnnxRuntimeBackend:
     """Graphs of a repository, each one session that `instances` threads call at a time.
 
     A session holds the weights once and may be called from several threads; with one thread inside each call
-    that is as fast as a session for each thread, and smaller and sooner loaded by that factor.
+    that is as fast as a session for each thread, and smaller and sooner loaded by that factor. On a GPU all
+    calls come from one thread, as a CUDA graph is known to the thread alone that recorded it.
     """
 
-    def __init__(self, *, repository: Path, device: Device, instances: int, threads: int) -> None:
+    def __init__(
+        self,
+        *,
+        repository: Path,
+        device: Device,
+        instances: int,
+        threads: int,
+        accelerator: Accelerator = "none",
+        cuda_graphs: bool = True,
+        tf32: bool = False,
+        engine_cache: Path = Path("tensorrt_cache"),
+    ) -> None:
         self.repository = repository
-        self.device = device
+        self.choice = Choice(
+            device=device,
+            accelerator=accelerator,
+            cuda_graphs=cuda_graphs,
+            tf32=tf32,
+            engine_cache=engine_cache,
+        )
         self.threads = threads
         self._instances = instances
         self._processors = processors()
@@ -64,10 +73,10 @@ class OnnxRuntimeBackend:
         self._parsed: Parsed = {}
         self._sessions: dict[tuple[str, int], _Loaded] = {}
         self._providers: set[str] = set()
-        self._fell_back = False
+        self._opener = Sessions(self.choice, threads=threads)
         self._closed = False
-        self._lock = Lock()
         self._pool = ThreadPoolExecutor(self.slots(), thread_name_prefix="onnxruntime")
+        self._gpu_pool = ThreadPoolExecutor(max(instances, 1), thread_name_prefix="gpu")
         # Apart from the calls, none of which waits for a model that is being read.
         self._loaders = ThreadPoolExecutor(self.slots(), thread_name_prefix="loading")
 
@@ -79,6 +88,10 @@ class OnnxRuntimeBackend:
             device=settings.device,
             instances=settings.instances,
             threads=settings.threads,
+            accelerator=settings.accelerator,
+            cuda_graphs=settings.cuda_graphs,
+            tf32=settings.tf32,
+            engine_cache=settings.engine_cache,
         )
 
     async def index(self) -> Index:
@@ -95,11 +108,13 @@ class OnnxRuntimeBackend:
         loop = asyncio.get_running_loop()
         loaded = await loop.run_in_executor(self._loaders, self._open, manifest, version)
         self._sessions[graph, version] = loaded
-        self._providers.add(loaded.session.get_providers()[0])
+        self._providers.add(loaded.provider)
 
     async def unload(self, graph: str, version: int) -> None:
         """Lets the session go; calls under way keep it until they end."""
-        self._sessions.pop((graph, version), None)
+        loaded = self._sessions.pop((graph, version), None)
+        if loaded is not None and loaded.provider != CPU and not self._closed:
+            await asyncio.get_running_loop().run_in_executor(self._gpu_pool, loaded.calls.release)
 
     def ready(self, graph: str, version: int) -> bool:
         """Whether the session is there."""
@@ -113,22 +128,25 @@ class OnnxRuntimeBackend:
         """Threads that call: by default one a core, and on a GPU one, which has the whole device."""
         if self._instances:
             return self._instances
-        return 1 if self.device == "cuda" or _CUDA in self._providers else self._processors
+        on_gpu = self.choice.demanded or self._providers - {CPU}
+        return 1 if on_gpu else self._processors
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Tensors:
+    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
         """One call in a thread of the pool."""
         loaded = self._sessions.get((graph, version))
         if loaded is None:
             raise ServingError(Code.UNAVAILABLE, f"version {version} of {graph} is not loaded")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, loaded.run, inputs)
+        pool = self._pool if loaded.provider == CPU else self._gpu_pool
+        return await loop.run_in_executor(pool, _timed, loaded.calls, inputs)
 
     def describe(self) -> Mapping[str, Any]:
         """Device, providers, version and threads."""
         return {
             "backend": "onnxruntime",
-            "version": _onnxruntime()[0].__version__,
-            "device": self.device,
+            "version": onnxruntime_and_providers()[0].__version__,
+            "device": self.choice.device,
+            "accelerator": self.choice.accelerator,
             "providers": sorted(self._providers),
             "instances": self.slots(),
             "threads": self.threads,
@@ -139,6 +157,7 @@ class OnnxRuntimeBackend:
         self._closed = True
         await asyncio.to_thread(self._loaders.shutdown)
         await asyncio.to_thread(self._pool.shutdown)
+        await asyncio.to_thread(self._gpu_pool.shutdown)
         self._sessions.clear()
 
     def _open(self, manifest: Manifest, version: int) -> _Loaded:
@@ -158,60 +177,36 @@ class OnnxRuntimeBackend:
                 f"it was changed or copied in part; export it again"
             )
         try:
-            session = self._session(model)
+            loaded = self._loaded(model, manifest, version)
         except ServingError:
             raise
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise _broken(f"{path} does not load: {error}") from error
-        loaded = _Loaded(session=session, outputs=tuple(spec.name for spec in manifest.outputs))
         try:
-            loaded.run(_example(manifest, record.min_rows))
+            loaded.calls.warm_up(_example(manifest, record.min_rows))
         except Exception as error:
             raise _broken(f"{path} does not run on inputs of its config.pbtxt: {error}") from error
         return loaded
 
-    def _session(self, model: bytes) -> Any:
-        onnxruntime, cuda = _onnxruntime()
-        if self.device == "cuda" and not cuda:
-            raise ServingError(
-                Code.UNAVAILABLE,
-                "device is cuda, but this onnxruntime is built without it: install onnxruntime-gpu in place "
-                "of onnxruntime, or set device to auto or cpu",
-            )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        # Threads that spin between calls take the cores from the other instances.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        wanted = [_CUDA] if cuda and self.device != "cpu" and not self._fell_back else []
-        session = onnxruntime.InferenceSession(model, options, providers=[*wanted, _CPU])
-        # onnxruntime falls back to the CPU and goes on: what counts is what the session really got.
-        if wanted and session.get_providers()[0] != _CUDA:
-            self._no_gpu()
-        return session
-
-    def _no_gpu(self) -> None:
-        if self.device == "cuda":
-            raise ServingError(
-                Code.UNAVAILABLE,
-                f"device is cuda, but onnxruntime gave {_CPU}: the GPU, its driver, CUDA or cuDNN is missing "
-                f"or broken; repair it, or set device to auto or cpu",
-            )
-        with self._lock:
-            if not self._fell_back:
-                log.warning("no working GPU: everything runs on the CPU, though this onnxruntime knows CUDA")
-            self._fell_back = True
+    def _loaded(self, model: bytes, manifest: Manifest, version: int) -> _Loaded:
+        fixed = can_be_bound(manifest)
+        opened = self._opener.open(model, manifest, version, graphs=fixed and self._instances <= 1)
+        if opened.provider == CPU or not fixed:
+            return _Loaded(calls=Direct(opened.session, manifest), provider=opened.provider)
+        bound = Bound(
+            opened.session,
+            manifest,
+            least=manifest.versions[version].min_rows,
+            device=self._opener.device,
+            graphs=opened.graphs,
+        )
+        return _Loaded(calls=bound, provider=opened.provider)
 
 
-@cache
-def _onnxruntime() -> tuple[Any, bool]:
-    """The module, and whether it is built with CUDA; imported by the first load, as it takes its time."""
-    import onnxruntime
-
-    cuda = _CUDA in onnxruntime.get_available_providers()
-    if cuda:
-        onnxruntime.preload_dlls()  # finds the CUDA and cuDNN that pip installed, which no loader path names
-    return onnxruntime, cuda
+def _timed(calls: Direct | Bound, inputs: Tensors) -> Computed:
+    began = perf_counter()
+    outputs = calls.run(inputs)
+    return Computed(outputs, perf_counter() - began)
 
 
 def _example(manifest: Manifest, rows: int) -> dict[str, Any]:

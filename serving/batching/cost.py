@@ -6,9 +6,10 @@ from bisect import bisect_left, insort
 from collections import deque
 
 _REMEMBERED = 9
+_REMEMBERED_PACES = 5  # it has changed before the costs at pace 1 take the change for theirs
 _EVIDENCE = 3
 _NEAR_BEST = 0.95
-_LONGEST_CALL = 0.05
+_SHORTEST_CALL, _LONGEST_CALL = 1e-9, 0.05
 _LONGEST_IN_ROWS = 4
 _LOOK_AGAIN = 64
 _MEASURED_WITHIN = 1.01
@@ -17,13 +18,17 @@ _MEASURED_WITHIN = 1.01
 class CostTable:
     """Seconds of a call by its number of rows, for one graph on the machine it runs on.
 
-    A size's cost is the median of its last nine calls, so that a call which met somebody else's work does not
-    count and a machine that has become slower is noticed soon.
+    The cost of a size is the machine's present pace, the median of the last five calls of any size, times the
+    size's own cost at pace 1, the median of its last nine. So a call that met somebody else's work does not
+    count, a machine that has become slower is noticed soon, and sizes that were last seen when it was idle
+    compare with those that are seen now that it is not.
     """
 
     def __init__(self) -> None:
         self._calls: dict[int, deque[float]] = {}
         self._medians: dict[int, float] = {}
+        self._paces: deque[float] = deque(maxlen=_REMEMBERED_PACES)
+        self._pace = 1.0
         self._sizes: list[int] = []
         self._best: int | None = None
         self._growing = True
@@ -39,20 +44,26 @@ class CostTable:
 
     def observe(self, rows: int, seconds: float) -> None:
         """One call of `rows` rows took that long."""
+        seconds = max(seconds, _SHORTEST_CALL)
         calls = self._calls.get(rows)
         if calls is None:
             calls = self._calls[rows] = deque(maxlen=_REMEMBERED)
             insort(self._sizes, rows)
-        calls.append(seconds)
+        elif len(calls) >= _EVIDENCE:
+            self._paces.append(seconds / self._medians[rows])
+            self._pace = sorted(self._paces)[len(self._paces) // 2]
+        calls.append(seconds / self._pace)
         self._medians[rows] = sorted(calls)[len(calls) // 2]
         self._learn()
 
     def seconds(self, rows: int) -> float:
         """Expected time of a call, linear between the sizes that were seen; 0 while nothing was."""
         if rows in self._medians:
-            return self._medians[rows]
-        if not self._sizes:
-            return 0.0
+            return self._pace * self._medians[rows]
+        return self._pace * self._between(rows) if self._sizes else 0.0
+
+    def _between(self, rows: int) -> float:
+        """Time at pace 1 of a size that was not seen."""
         at = bisect_left(self._sizes, rows)
         if at == len(self._sizes):
             return self._medians[self._sizes[-1]] * rows / self._sizes[-1]
@@ -64,7 +75,7 @@ class CostTable:
     def row_seconds(self) -> float:
         """Share of one row in a batch of the best size."""
         size = self._best or (self._sizes[-1] if self._sizes else 0)
-        return self._medians[size] / size if size else 0.0
+        return self._pace * self._medians[size] / size if size else 0.0
 
     def best(self, most: int) -> int:
         """The smallest size whose throughput is near the best one seen, at most `most` rows.
@@ -111,13 +122,11 @@ class CostTable:
 
     def _learn(self) -> None:
         rates = {
-            size: size / max(self._medians[size], 1e-9)
-            for size in self._sizes
-            if len(self._calls[size]) >= _EVIDENCE
+            size: size / self._medians[size] for size in self._sizes if len(self._calls[size]) >= _EVIDENCE
         }
         if rates:
-            longest = max(_LONGEST_CALL, _LONGEST_IN_ROWS * self._medians[min(rates)])
+            longest = max(_LONGEST_CALL / self._pace, _LONGEST_IN_ROWS * self._medians[min(rates)])
             short = [size for size in rates if self._medians[size] <= longest]
             enough = _NEAR_BEST * max(rates[size] for size in short)
             self._best = next(size for size in short if rates[size] >= enough)
-            self._growing = self._best == max(rates) and self.seconds(2 * self._best) <= longest
+            self._growing = self._best == max(rates) and self.seconds(2 * self._best) <= self._pace * longest

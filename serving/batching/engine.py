@@ -129,13 +129,11 @@ class Engine:
     async def measure(self, graph: str, version: int, inputs: Tensors) -> float:
         """Seconds of one call by itself, which an instance is taken for."""
         self._running[graph] += 1
-        started = monotonic()
         try:
-            await self._backend.infer(graph, version, inputs)
+            return (await self._backend.infer(graph, version, inputs)).seconds
         finally:
             self._running[graph] -= 1
             self._dispatch_soon()
-        return monotonic() - started
 
     def inherit(self, graph: str, version: int, before: int) -> None:
         """Takes a new version to cost what the one before it does, until it has been measured itself."""
@@ -199,17 +197,35 @@ class Engine:
                 horizon = None
                 if parts:
                     self._start(lane, parts)
+        self._run_ahead()
         self._metrics.rows_pending.set(sum(lane.pending for lane in self._waiting))
         self._batch_ended.set()
 
-    def _next(self) -> tuple[Lane, float | None] | None:
+    def _run_ahead(self) -> None:
+        """Hands the backend a full batch more than it has instances, if one waits.
+
+        An instance that is done goes on with it at once, while the results of the last batch are given out.
+        """
+        if self._running.total() != self._backend.slots():
+            return
+        chosen = self._next(ahead=1)
+        if chosen is not None:
+            lane, horizon = chosen
+            full = lane.cost.full(lane.max_rows)
+            if lane.pending >= full and (
+                parts := lane.take(full, self._shares, monotonic(), horizon=horizon)
+            ):
+                self._start(lane, parts)
+
+    def _next(self, ahead: int = 0) -> tuple[Lane, float | None] | None:
         """The lane whose turn it is, and the horizon where that is because a deadline is near."""
         self._waiting = {lane: None for lane in self._waiting if lane.pending}
-        lanes = [lane for lane in self._waiting if self._has_instance(lane)]
+        lanes = [
+            lane
+            for lane in self._waiting
+            if self._running[lane.graph] < self._backend.instances(lane.graph) + ahead
+        ]
         return choose(lanes, self._shares, self._backend.slots(), monotonic(), self.backlog.seconds)
-
-    def _has_instance(self, lane: Lane) -> bool:
-        return self._running[lane.graph] < self._backend.instances(lane.graph)
 
     def _spread(self, lane: Lane, free: int) -> int:
         """Over how many of the free instances a lane's rows go.
@@ -236,15 +252,15 @@ class Engine:
             lane.running -= 1
             self._running[lane.graph] -= 1
             self._forget_if_idle(lane)
-            self._go_on(parts)
+            self._dispatch_soon()
 
     async def _infer(self, lane: Lane, parts: list[Part]) -> None:
         """Computes a batch. If it fails, each call in it is computed alone, and only those at fault fail."""
         began = monotonic()
         inputs, buffers = lane.join(parts)
-        started = monotonic()
+        join = monotonic() - began
         try:
-            outputs = await self._backend.infer(lane.graph, lane.version, inputs)
+            outputs, seconds = await self._backend.infer(lane.graph, lane.version, inputs)
         except Exception as error:
             self._metrics.call_failures.labels(lane.graph).inc()
             if not isinstance(error, ServingError):
@@ -255,9 +271,9 @@ class Engine:
                 return
         else:
             ended = monotonic()
-            self._observe(lane, parts, ended - started)
+            self._observe(lane, parts, seconds)
             self._distribute(lane, parts, outputs)
-            self._count(lane, parts, join=started - began, infer=ended - started, split=monotonic() - ended)
+            self._count(lane, parts, join=join, infer=seconds, split=monotonic() - ended)
             return
         finally:
             if buffers is not None:
@@ -265,22 +281,6 @@ class Engine:
         for part in parts:
             if not part.entry.future.done():
                 await self._infer(lane, [part])
-
-    def _go_on(self, parts: list[Part]) -> None:
-        """Gives the instance its next batch.
-
-        At once where a full one waits, so that it computes while the programs of the last one take their
-        step; else, or where a shorter request comes back, once they have put in their next calls.
-        """
-        back = min(part.entry.kind[0] for part in parts)
-        if any(
-            lane.pending >= lane.cost.full(lane.max_rows)
-            and (turn := lane.turn(self._shares)) is not None
-            and turn[2] <= back
-            for lane in self._waiting
-        ):
-            self._dispatch()
-        self._dispatch_soon()
 
     def _forget_if_idle(self, lane: Lane) -> None:
         """Lets go of a lane of a size that one client happened to ask for, so that sizes do not pile up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.client.answers import Images, Progress, read_event, read_images, read_latents
+from serving.client.connection import DEFAULT_ADDRESS, Connection
 from serving.client.errors import from_rpc_error
 from serving.client.requests import (
     Picture,
@@ -22,7 +24,6 @@ from serving.client.requests import (
     to_images,
     to_latent,
 )
-from serving.client.sync_client import CHANNEL_OPTIONS, DEFAULT_ADDRESS
 from serving.pb import image_generation_pb2 as pb
 from serving.pb.image_generation_pb2_grpc import ImageGenerationStub
 
@@ -35,11 +36,28 @@ class AsyncClient:
     Every method raises `AtelierError` for what the gateway refuses, and where none answers.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout: float | None = None) -> None:
-        """A client of the gateway at `address` (host:port) that waits `timeout` seconds for an answer."""
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float | None = None,
+        api_key: str | None = None,
+        tls_ca: Path | None = None,
+        tls_cert: Path | None = None,
+        tls_key: Path | None = None,
+    ) -> None:
+        """A client of the gateway at `address` that waits `timeout` seconds for an answer.
+
+        The address is `host:port`, with `https://` before it for TLS. `tls_ca` is the PEM file of the
+        authorities that certify the gateway where they are not the system's; `tls_cert` and `tls_key` are
+        the client's own, for a gateway that asks for them. `api_key` goes with every call.
+        """
+        connection = Connection(
+            address=address, api_key=api_key, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key
+        )
         self._address = address
-        self._timeout = timeout
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._with: dict[str, Any] = {"timeout": timeout, "metadata": connection.metadata}
+        self._channel = connection.aio_channel()
         self._stub: Any = ImageGenerationStub(self._channel)  # type: ignore[no-untyped-call] # generated
 
     async def __aenter__(self) -> AsyncClient:
@@ -130,7 +148,7 @@ class AsyncClient:
             eta=eta,
             preview_every=preview_every,
         )
-        call = self._stub.StreamGenerateImages(request, timeout=self._timeout)
+        call = self._stub.StreamGenerateImages(request, **self._with)
         try:
             async for event in call:
                 yield read_event(event)
@@ -208,6 +226,6 @@ class AsyncClient:
 
     async def _ask(self, call: Callable[..., Awaitable[Answer]], request: object) -> Answer:
         try:
-            return await call(request, timeout=self._timeout)
+            return await call(request, **self._with)
         except grpc.RpcError as error:
             raise from_rpc_error(error, self._address) from None

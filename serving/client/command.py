@@ -17,12 +17,15 @@ from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
 from serving.client.answers import Images
+from serving.client.connection import DEFAULT_ADDRESS
 from serving.client.errors import AtelierError
-from serving.client.sync_client import DEFAULT_ADDRESS, Client
+from serving.client.sync_client import Client
 from serving.pb import image_generation_pb2 as pb
 from serving.pictures import contact_sheet
 
 ADDRESS_VARIABLE = "ATELIER_ADDRESS"
+KEY_VARIABLE = "ATELIER_API_KEY"
+CA_VARIABLE = "ATELIER_TLS_CA"
 
 
 class OutputError(Exception):
@@ -76,8 +79,24 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
         "--address",
         default=os.environ.get(ADDRESS_VARIABLE, DEFAULT_ADDRESS),
         metavar="HOST:PORT",
-        help=f"where the gateway's gRPC is (default: {ADDRESS_VARIABLE}, else {DEFAULT_ADDRESS})",
+        help="where the gateway's gRPC is, https:// before it for TLS "
+        f"(default: {ADDRESS_VARIABLE}, else {DEFAULT_ADDRESS})",
     )
+    parser.add_argument(
+        "--api-key",
+        default=os.environ.get(KEY_VARIABLE),
+        metavar="KEY",
+        help=f"key that the gateway knows (default: {KEY_VARIABLE}, which no process list shows)",
+    )
+    parser.add_argument(
+        "--tls-ca",
+        type=Path,
+        default=os.environ.get(CA_VARIABLE),
+        metavar="FILE",
+        help=f"PEM of the authorities that certify the gateway (default: {CA_VARIABLE}, else the system's)",
+    )
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM of a certificate of one's own")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM of its key")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait for the answer")
     return parser
 
@@ -99,9 +118,16 @@ def _run(
 ) -> int:
     options = parser.parse_args(arguments)
     try:
-        with Client(options.address, timeout=options.timeout) as client:
+        with Client(
+            options.address,
+            timeout=options.timeout,
+            api_key=options.api_key,
+            tls_ca=options.tls_ca,
+            tls_cert=options.tls_cert,
+            tls_key=options.tls_key,
+        ) as client:
             command(client, options)
-    except (AtelierError, OutputError) as error:
+    except (AtelierError, OutputError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.client.answers import Images, Progress, read_event, read_images, read_latents
+from serving.client.connection import DEFAULT_ADDRESS, Connection
 from serving.client.errors import from_rpc_error
 from serving.client.requests import (
     Picture,
@@ -24,9 +26,6 @@ from serving.client.requests import (
 from serving.pb import image_generation_pb2 as pb
 from serving.pb.image_generation_pb2_grpc import ImageGenerationStub
 
-DEFAULT_ADDRESS = "127.0.0.1:8081"
-CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
-
 Answer = TypeVar("Answer")
 
 
@@ -36,11 +35,28 @@ class Client:
     Every method raises `AtelierError` for what the gateway refuses, and where none answers.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout: float | None = None) -> None:
-        """A client of the gateway at `address` (host:port) that waits `timeout` seconds for an answer."""
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: float | None = None,
+        api_key: str | None = None,
+        tls_ca: Path | None = None,
+        tls_cert: Path | None = None,
+        tls_key: Path | None = None,
+    ) -> None:
+        """A client of the gateway at `address` that waits `timeout` seconds for an answer.
+
+        The address is `host:port`, with `https://` before it for TLS. `tls_ca` is the PEM file of the
+        authorities that certify the gateway where they are not the system's; `tls_cert` and `tls_key` are
+        the client's own, for a gateway that asks for them. `api_key` goes with every call.
+        """
+        connection = Connection(
+            address=address, api_key=api_key, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key
+        )
         self._address = address
-        self._timeout = timeout
-        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._with: dict[str, Any] = {"timeout": timeout, "metadata": connection.metadata}
+        self._channel = connection.channel()
         self._stub: Any = ImageGenerationStub(self._channel)  # type: ignore[no-untyped-call] # generated
 
     def __enter__(self) -> Client:
@@ -131,7 +147,7 @@ class Client:
             eta=eta,
             preview_every=preview_every,
         )
-        call = self._stub.StreamGenerateImages(request, timeout=self._timeout)
+        call = self._stub.StreamGenerateImages(request, **self._with)
         try:
             for event in call:
                 yield read_event(event)
@@ -209,6 +225,6 @@ class Client:
 
     def _ask(self, call: Callable[..., Answer], request: object) -> Answer:
         try:
-            return call(request, timeout=self._timeout)
+            return call(request, **self._with)
         except grpc.RpcError as error:
             raise from_rpc_error(error, self._address) from None

@@ -112,7 +112,8 @@ class OpenInference:
         if request.priority > 1:
             context = replace(context, priority="batch")
         known = self._graphs.manifest(request.graph)
-        async with self._requests.track("ModelInfer", known.model if known else "", context) as deadline:
+        model, rows = (known.model, min(request.rows, known.max_batch_size)) if known else ("", 0)
+        async with self._requests.track("ModelInfer", model, context, images=max(0, rows)) as deadline:
             key = request.request_id or context.request_id
             with self._graphs.lease(request.graph, request.version, key) as (manifest, version):
                 check_outputs(request, manifest)

@@ -70,6 +70,11 @@ class InferRequest:
     """Microseconds after which nobody waits for it; 0 for no limit of its own."""
 
     @property
+    def rows(self) -> int:
+        """Rows of its first input, as the client says them."""
+        return self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else 0
+
+    @property
     def places(self) -> list[Place]:
         """Shared memory that it is read from or written to."""
         given = [each.content for each in self.inputs if isinstance(each.content, Place)]

@@ -13,7 +13,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serving.errors import Code, ServingError, not_found
-from serving.http_requests import ClientGoneError, TooLargeError, read_body, request_context, unless_gone
+from serving.http_errors import status_and_headers
+from serving.http_requests import ClientGoneError, read_body, request_context, unless_gone
 from serving.off_loop import off_loop
 from serving.oip import bodies
 from serving.oip.inference import OpenInference
@@ -32,7 +33,7 @@ _NOT_READY = 400
 
 def routes(inference: OpenInference, settings: Settings, not_ready: NotReady) -> list[Route]:
     """The routes below `/v2`."""
-    api = _Api(inference, settings.max_message_bytes, not_ready)
+    api = _Api(inference, settings, not_ready)
     found = [
         _get("/v2", api.server_metadata),
         _get("/v2/health/live", api.live),
@@ -61,11 +62,11 @@ def routes(inference: OpenInference, settings: Settings, not_ready: NotReady) ->
 class _Api:
     """The handlers of `/v2`."""
 
-    def __init__(self, inference: OpenInference, limit: int, not_ready: NotReady) -> None:
+    def __init__(self, inference: OpenInference, settings: Settings, not_ready: NotReady) -> None:
         self._not_ready = not_ready
         self._inference = inference
         self._memory = inference.shared_memory
-        self._limit = limit
+        self._settings = settings
 
     async def live(self, _: Request) -> Response:
         return Response()
@@ -91,7 +92,7 @@ class _Api:
         return _message(self._inference.model_statistics(*_named(request)), everything=True)
 
     async def index(self, request: Request) -> Response:
-        asked = bodies.read_json(await read_body(request, self._limit))
+        asked = bodies.read_json(await read_body(request, self._settings))
         found = self._inference.repository_index("", bodies.flag(asked, "ready"))
         return JSONResponse([to_document(model) for model in found.models])
 
@@ -105,7 +106,7 @@ class _Api:
 
     async def infer(self, request: Request) -> Response:
         asked = request_context(request)
-        body = await read_body(request, self._limit)
+        body = await read_body(request, self._settings, compressed=True)
         return await unless_gone(request, self._infer(request, body, asked))
 
     async def memory_status(self, request: Request) -> Response:
@@ -118,7 +119,7 @@ class _Api:
         )
 
     async def memory_register(self, request: Request) -> Response:
-        asked = bodies.read_json(await read_body(request, self._limit))
+        asked = bodies.read_json(await read_body(request, self._settings))
         self._memory.register(request.path_params["region"], *bodies.read_region(asked))
         return Response()
 
@@ -127,15 +128,13 @@ class _Api:
         return Response()
 
     async def _control(self, request: Request) -> tuple[str, Iterable[str]]:
-        asked = bodies.read_json(await read_body(request, self._limit))
+        asked = bodies.read_json(await read_body(request, self._settings))
         return request.path_params["model"], bodies.parameters_of(asked, "the request")
 
     async def _infer(self, request: Request, body: bytes, asked: RequestContext) -> Response:
-        headers = request.headers
-        body = await off_loop(
-            partial(bodies.decompress, body, headers.get("content-encoding", "").lower(), self._limit),
-            len(body),
-        )
+        headers, limit = request.headers, self._settings.max_message_bytes
+        encoding = headers.get("content-encoding", "").lower()
+        body = await off_loop(partial(bodies.decompress, body, encoding, limit), len(body))
         read = partial(bodies.read_body, *_named(request), body, headers.get(bodies.HEADER_LENGTH))
         wanted = await off_loop(read, len(body))
         answer = await self._inference.infer(wanted.request, asked)
@@ -184,8 +183,7 @@ def _answering(endpoint: Endpoint) -> Endpoint:
         except (ClientGoneError, ClientDisconnect):
             return Response(status_code=HTTP_CODES[Code.CANCELLED])
         except ServingError as error:
-            status = 413 if isinstance(error, TooLargeError) else HTTP_CODES[error.code]
-            return JSONResponse({"error": error.message}, status)
+            return JSONResponse({"error": error.message}, *status_and_headers(error))
         except Exception:
             log.exception("%s %s: internal error", request.method, request.url.path)
             told = internal_error(request.headers.get("x-request-id", "without id"))

@@ -104,9 +104,11 @@ def denoiser(manifest: Manifest, class_id: NDArray[np.int64] | None, guidance_sc
     def denoise(x: Array, sigma: float) -> Denoised:
         c_in, c_skip, c_out = scaling(sigma, sigma_data)
         guided = class_id is not None and guidance_scale != 1 and above < sigma <= up_to
-        fed = c_in * x
+        rows = len(x)
+        fed = np.empty((2 * rows if guided else rows, *x.shape[1:]), np.float32)
+        np.multiply(x, c_in, out=fed[:rows])
         if guided:
-            fed = np.concatenate([fed, fed])
+            fed[rows:] = fed[:rows]
         level = np.full((len(fed), 1), noise_level(sampling.schedule, sigma), np.float32)
         inputs: dict[str, NDArray[np.generic]] = {"x": fed, "noise_level": level}
         classes = both if guided else conditional
@@ -114,9 +116,15 @@ def denoiser(manifest: Manifest, class_id: NDArray[np.int64] | None, guidance_sc
             inputs["class_id"] = classes
         prediction = yield from ask(manifest.graph, inputs, "prediction")
         if guided:
-            with_class, without = prediction[: len(x)], prediction[len(x) :]
-            prediction = without + guidance_scale * (with_class - without)
-        denoised = c_skip * x + c_out * prediction
+            with_class, without = prediction[:rows], prediction[rows:]
+            prediction = np.subtract(with_class, without)
+            prediction *= guidance_scale
+            prediction += without
+            prediction *= c_out
+        else:
+            prediction = prediction * np.float32(c_out)
+        denoised = np.multiply(x, c_skip)
+        denoised += prediction
         if sampling.clip_denoised:
             np.clip(denoised, low, high, out=denoised)
         return denoised

@@ -1,20 +1,24 @@
 """`atelier serve` as a process: what it says, how it stops, how it fails, and what it never imports."""
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import onnxruntime
 import pytest
 
 from serving.client import AtelierError, Client, Images
+from serving.keys import digest_of, new_key
 
 FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
 
@@ -157,3 +161,80 @@ def test_the_gateway_imports_nothing_that_a_serving_install_lacks():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_while_it_drains_it_is_not_ready_and_still_serves(tiny_repository: Path):
+    arguments = ("--repository", tiny_repository, *FREE_PORTS, "--drain-delay", "2")
+    with serving(*arguments) as (process, addresses), Client(addresses["gRPC"]) as client:
+        client.models()
+        process.send_signal(signal.SIGTERM)
+        for line in process.stdout:
+            if line.startswith("not ready any more"):
+                break
+        for port in ("HTTP", "metrics"):
+            with pytest.raises(HTTPError, match="503"):
+                urlopen(f"http://{addresses[port].removesuffix('/metrics')}/readyz")
+        assert client.generate("tiny_gan", class_id=1)
+        with urlopen(f"http://{addresses['HTTP']}/healthz") as answer:
+            assert answer.headers["connection"] == "close"
+        assert ended(process)[0] == 0
+
+
+def test_a_second_signal_ends_it_at_once(tiny_repository: Path):
+    arguments = ("--repository", tiny_repository, *FREE_PORTS, "--drain-delay", "600")
+    with serving(*arguments) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        for line in process.stdout:
+            if line.startswith("not ready any more"):
+                break
+        process.send_signal(signal.SIGTERM)
+        assert ended(process)[0] == -signal.SIGTERM
+
+
+def test_sighup_reads_the_keys_again_and_a_change_does_so_by_itself(tiny_repository: Path, tmp_path: Path):
+    path, keys = tmp_path / "keys.toml", [new_key(), new_key(), new_key()]
+
+    def write(key: str) -> None:
+        path.write_text(f'[keys.ci]\nsha256 = "{digest_of(key)}"\n')
+
+    def until_welcome(key: str) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with contextlib.suppress(AtelierError), Client(addresses["gRPC"], api_key=key) as client:
+                client.models()
+                return
+            time.sleep(0.05)
+        raise AssertionError("the key was never taken")
+
+    write(keys[0])
+    with serving("--repository", tiny_repository, *FREE_PORTS, "--api-keys", path) as (process, addresses):
+        until_welcome(keys[0])
+        write(keys[1])
+        until_welcome(keys[1])
+        write(keys[2])
+        process.send_signal(signal.SIGHUP)
+        until_welcome(keys[2])
+        process.send_signal(signal.SIGTERM)
+        status, said = ended(process)
+    assert status == 0
+    assert "SIGHUP" in said
+    assert not any(key in said for key in keys)
+
+
+def test_a_public_address_that_nothing_guards_is_refused_unless_asked_for_by_name(tiny_repository: Path):
+    arguments = ("--repository", tiny_repository, *FREE_PORTS, "--host", "0.0.0.0")
+    status, said = ended(serve(*arguments))
+    assert status == 2
+    for remedy in ("api_keys", "atelier keys new", "tls_client_ca", "127.0.0.1", "allow_anonymous"):
+        assert remedy in said
+    with serving(*arguments, "--allow-anonymous") as (process, _):
+        process.send_signal(signal.SIGTERM)
+        assert ended(process)[0] == 0
+
+
+def test_a_keys_file_that_cannot_be_used_is_one_line(tiny_repository: Path, tmp_path: Path):
+    path = tmp_path / "keys.toml"
+    status, said = ended(serve("--repository", tiny_repository, *FREE_PORTS, "--api-keys", path))
+    assert status == 1
+    assert str(path) in said
+    assert "Traceback" not in said

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from serving.errors import Code
 from serving.grpc_api import GrpcServer
-from serving.grpc_calls import GRPC_CODES
+from serving.grpc_errors import GRPC_CODES
 from serving.methods import METHODS, SERVICE
 from serving.pb import image_generation_pb2 as pb
 from serving.pb.image_generation_pb2_grpc import ImageGenerationStub
@@ -193,6 +193,20 @@ async def test_health_follows_readiness_and_turns_first_when_stopping(service: S
         assert await next_status() == "SERVING"
         running.stopping.set()
         assert await next_status() == "NOT_SERVING"
+
+
+async def test_whoever_watches_the_health_does_not_hold_the_end_up(service: Service):
+    async with serve(service, shutdown_grace=60) as running:
+        health = health_pb2_grpc.HealthStub(running.channel)
+        watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(3)]
+        for watch in watches:
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        watches.pop().cancel()
+        async with asyncio.timeout(30):
+            running.stopping.set()
+            for watch in watches:
+                assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+                assert await watch.read() == grpc.aio.EOF
 
 
 async def test_calls_under_way_finish_when_the_server_stops(service: Service):

@@ -13,6 +13,7 @@ import tiny_graphs
 
 from serving.backends.onnxruntime import OnnxRuntimeBackend
 from serving.backends.triton.backend import TritonBackend
+from serving.calls import Computed
 from serving.catalog import scan
 from serving.client.gateway import free_ports
 from serving.errors import Code, ServingError
@@ -78,8 +79,8 @@ async def test_outputs_are_the_bytes_of_the_embedded_engine(
     await embedded.load(BLUR, 1)
     async with translating(tiny_triton) as backend:
         for inputs in (SMALL, LARGE):
-            outputs = await backend.infer(BLUR, 1, inputs)
-            expected = await embedded.infer(BLUR, 1, inputs)
+            outputs = (await backend.infer(BLUR, 1, inputs)).outputs
+            expected = (await embedded.infer(BLUR, 1, inputs)).outputs
             assert outputs["translated"].tobytes() == expected["translated"].tobytes()
     await embedded.close()
 
@@ -103,7 +104,7 @@ async def test_a_killed_server_fails_its_calls_at_once_and_is_back_when_it_is(tr
             killed = monotonic()
             results = await asyncio.gather(*calls, return_exceptions=True)
             assert monotonic() - killed < 5
-            failed = [result for result in results if not isinstance(result, dict)]
+            failed = [result for result in results if not isinstance(result, Computed)]
             assert failed
             assert {getattr(result, "code", result) for result in failed} == {Code.UNAVAILABLE}
             with pytest.raises(ServingError):
@@ -111,17 +112,17 @@ async def test_a_killed_server_fails_its_calls_at_once_and_is_back_when_it_is(tr
             await until(lambda: not backend.ready(BLUR, 1))
             await asyncio.to_thread(server.start)
             await until(lambda: backend.ready(BLUR, 1), seconds=2)
-            assert (await backend.infer(BLUR, 1, SMALL))["translated"].shape == SMALL["image"].shape
+            assert (await backend.infer(BLUR, 1, SMALL)).outputs["translated"].shape == SMALL["image"].shape
 
 
 async def test_calls_of_a_server_that_dies_are_answered_by_another(translators: Path) -> None:
     with triton_server(translators) as one, triton_server(translators) as other:
         async with translating(one, other) as backend:
-            expected = (await backend.infer(BLUR, 1, LARGE))["translated"].tobytes()
+            expected = (await backend.infer(BLUR, 1, LARGE)).outputs["translated"].tobytes()
             calls = [asyncio.create_task(backend.infer(BLUR, 1, LARGE)) for _ in range(12)]
             await asyncio.sleep(0.05)
             one.kill()
             for call in calls:
-                assert (await call)["translated"].tobytes() == expected
+                assert (await call).outputs["translated"].tobytes() == expected
             assert backend.describe()["servers"][other.grpc_address] == "answers"
             assert backend.slots() == 1

@@ -14,7 +14,7 @@ from serving.backends.triton.endpoint import LOADING, Endpoint, Model, Security,
 from serving.backends.triton.failures import TritonError, lost
 from serving.backends.triton.memory import Regions
 from serving.backends.triton.models import Known, known, problem, there
-from serving.calls import Tensors
+from serving.calls import Computed, Tensors
 from serving.catalog import Index
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest, ManifestError, from_config
@@ -136,7 +136,7 @@ class TritonBackend:
         """As many as the graph with most instances has: those share the devices with the others'."""
         return self._most or max(self._instances.values(), default=1)
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Tensors:
+    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
         """One call, to the server with least to do; where that one goes, to another: calls are pure."""
         outputs = self._known[graph].manifest.outputs if graph in self._known else ()
         tried: set[Endpoint] = set()
@@ -144,7 +144,9 @@ class TritonBackend:
         while endpoint := self._choose(graph, version, tried):
             tried.add(endpoint)
             try:
-                return await endpoint.infer(graph, version, inputs, outputs)
+                began = monotonic()
+                computed = await endpoint.infer(graph, version, inputs, outputs)
+                return Computed(computed, monotonic() - began)
             except ServingError as failed:
                 if failed.code != Code.UNAVAILABLE:
                     raise

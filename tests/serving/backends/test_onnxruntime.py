@@ -7,7 +7,8 @@ import onnxruntime
 import pytest
 import tiny_graphs
 
-from serving.backends.onnxruntime import OnnxRuntimeBackend, _onnxruntime
+from serving.backends.onnxruntime import OnnxRuntimeBackend
+from serving.backends.sessions import onnxruntime_and_providers
 from serving.errors import Code, ServingError
 
 CUDA = "CUDAExecutionProvider"
@@ -28,16 +29,17 @@ async def refusal(backend: OnnxRuntimeBackend, graph: str, version: int = 1) -> 
     return error.value
 
 
-def fresh(repository: Path, device: str = "cpu") -> OnnxRuntimeBackend:
-    return OnnxRuntimeBackend(repository=repository, device=device, instances=1, threads=1)
+def fresh(repository: Path, device: str = "cpu", **options: object) -> OnnxRuntimeBackend:
+    return OnnxRuntimeBackend(repository=repository, device=device, instances=1, threads=1, **options)
 
 
 async def test_a_loaded_graph_computes_rows(backend: OnnxRuntimeBackend) -> None:
     await backend.load("tiny_translator_a_to_b", 1)
     assert backend.ready("tiny_translator_a_to_b", 1)
     image = np.random.default_rng(0).standard_normal((3, 3, 4, 8)).astype(np.float32)
-    outputs = await backend.infer("tiny_translator_a_to_b", 1, {"image": image})
+    outputs, seconds = await backend.infer("tiny_translator_a_to_b", 1, {"image": image})
     np.testing.assert_array_equal(outputs["translated"], -image)
+    assert seconds > 0
 
 
 async def test_calls_run_side_by_side_on_one_session(backend: OnnxRuntimeBackend) -> None:
@@ -48,7 +50,7 @@ async def test_calls_run_side_by_side_on_one_session(backend: OnnxRuntimeBackend
         *(backend.infer("tiny_translator_b_to_a", 1, {"image": image}) for image in images)
     )
     for one, other in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(one["translated"], other["translated"])
+        np.testing.assert_array_equal(one.outputs["translated"], other.outputs["translated"])
 
 
 async def test_what_is_not_loaded_cannot_be_called(backend: OnnxRuntimeBackend) -> None:
@@ -103,12 +105,12 @@ async def test_a_gpu_that_was_asked_for_and_is_not_to_be_had_is_unavailable(tiny
 
 @pytest.fixture
 def claims_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An onnxruntime that claims CUDA, as one with a broken GPU does; its sessions get the CPU."""
-    claimed = [CUDA, "CPUExecutionProvider"]
+    """An onnxruntime that claims CUDA and TensorRT, as with a broken GPU; its sessions get the CPU."""
+    claimed = ["TensorrtExecutionProvider", CUDA, "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: claimed)
-    _onnxruntime.cache_clear()
+    onnxruntime_and_providers.cache_clear()
     yield
-    _onnxruntime.cache_clear()
+    onnxruntime_and_providers.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
@@ -118,6 +120,44 @@ async def test_a_session_that_fell_back_to_the_cpu_is_not_taken_for_a_gpu(
     error = await refusal(fresh(tiny_repository, device="cuda"), "tiny_gan")
     assert error.code == Code.UNAVAILABLE
     assert "onnxruntime gave CPUExecutionProvider" in error.message
+
+
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this onnxruntime knows CUDA")
+async def test_tensorrt_that_was_asked_for_and_is_not_to_be_had_is_unavailable(tiny_repository: Path) -> None:
+    error = await refusal(fresh(tiny_repository, device="auto", accelerator="tensorrt"), "tiny_gan")
+    assert error.code == Code.UNAVAILABLE
+    assert "accelerator is tensorrt, but this onnxruntime is built without it" in error.message
+
+
+async def test_tensorrt_on_the_cpu_is_refused(tiny_repository: Path) -> None:
+    error = await refusal(fresh(tiny_repository, accelerator="tensorrt"), "tiny_gan")
+    assert error.code == Code.UNAVAILABLE
+    assert "set device to cuda or auto, or accelerator to none" in error.message
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+async def test_tensorrt_is_never_replaced_without_a_word(
+    tiny_repository: Path, claims_cuda: None, tmp_path: Path
+) -> None:
+    backend = fresh(tiny_repository, device="auto", accelerator="tensorrt", engine_cache=tmp_path)
+    error = await refusal(backend, "tiny_gan")
+    assert error.code == Code.UNAVAILABLE
+    assert "accelerator is tensorrt, but onnxruntime gave CPUExecutionProvider" in error.message
+    assert "pip install tensorrt" in error.message
+    (engines,) = (tmp_path / "tiny_gan").iterdir()
+    assert engines.name.startswith("1-")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+async def test_a_broken_model_is_not_blamed_on_the_gpu(
+    tiny_repository: Path, tmp_path: Path, claims_cuda: None
+) -> None:
+    tiny_graphs.publish_gan(tmp_path)
+    manifest = (await fresh(tmp_path).index()).manifests[0]
+    tiny_graphs.publish(tmp_path / "other", manifest, {1: b"not a model"})
+    error = await refusal(fresh(tmp_path / "other", device="cuda"), "tiny_gan")
+    assert error.code == Code.FAILED_PRECONDITION
+    assert "does not load" in error.message
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
@@ -140,4 +180,4 @@ async def test_closing_waits_for_calls_under_way(tiny_repository: Path) -> None:
     call = asyncio.create_task(backend.infer("tiny_translator_b_to_a", 1, {"image": image}))
     await asyncio.sleep(0)
     await backend.close()
-    assert (await call)["translated"].shape == image.shape
+    assert (await call).outputs["translated"].shape == image.shape
