@@ -29,7 +29,7 @@ _PARTING_SECONDS = 1.0  # beyond the grace, in which those that the service cut 
 
 
 def build_server(
-    service: Service, settings: Settings, not_ready: NotReady, door: Door | None = None
+    service: Service, settings: Settings, door: Door | None = None, not_ready: NotReady | None = None
 ) -> grpc.aio.Server:
     """A server of every RPC of the proto, not yet bound nor started."""
     traced = [] if service.tracer is None else [TracedGrpc(service.tracer)]
@@ -46,7 +46,7 @@ def build_server(
     server.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),
-            open_inference.handlers(service.open_inference, not_ready),
+            open_inference.handlers(service.open_inference, not_ready or service.not_ready_reason),
         )
     )
     return server
@@ -65,7 +65,7 @@ class GrpcServer:
     ) -> None:
         """A server behind a door of its own unless it shares one, over TLS where there are credentials."""
         self._grace = settings.shutdown_grace + _PARTING_SECONDS
-        self._server = build_server(service, settings, not_ready, door)
+        self._server = build_server(service, settings, door, not_ready)
         self._health = Health([SERVICE.full_name, open_inference.SERVICE.full_name], not_ready)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (
