@@ -171,7 +171,7 @@ class PlanRecord:
     sha256: str
     """Digest of the plan."""
     max_abs_error: float
-    """Largest absolute difference to torch on that GPU."""
+    """Largest absolute difference to the model file beside it, on that GPU."""
     tensorrt: str
     """Version of TensorRT that built it."""
     gpu: str

@@ -116,6 +116,7 @@ class OpenInference:
         async with self._requests.track("ModelInfer", model, context, images=max(0, rows)) as deadline:
             key = request.request_id or context.request_id
             with self._graphs.lease(request.graph, request.version, key) as (manifest, version):
+                self._requests.resolved("infer", version)
                 check_outputs(request, manifest)
                 for place in request.places:
                     self.shared_memory.check(place)
