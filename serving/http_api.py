@@ -124,14 +124,20 @@ class _Api:
         model = request.path_params["model"]
         text = self._service.card(model)
         if text is None:
-            raise not_found("model", f"model {model!r} has no card: `atelier evaluate` writes one")
+            raise not_found(
+                "model",
+                f"model {model!r} has no card here: `atelier evaluate` writes one, and Triton shows none",
+            )
         return Response(text, media_type="text/markdown")
 
     async def samples(self, request: Request) -> Response:
         model = request.path_params["model"]
         picture = self._service.samples(model)
         if picture is None:
-            raise not_found("model", f"model {model!r} has no sample grid: `atelier export` writes one")
+            raise not_found(
+                "model",
+                f"model {model!r} has no sample grid here: `atelier export` writes it, and Triton shows none",
+            )
         return Response(picture, media_type="image/png", headers={"Cache-Control": "no-cache"})
 
     async def call(self, request: Request) -> Response:

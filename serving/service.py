@@ -332,8 +332,8 @@ class Service:
 
     def _beside(self, model: PublicModel, name: str) -> Path | None:
         """A file beside the model's first graph, if it is there."""
-        path = self._settings.repository / model.first.graph / name
-        return path if path.is_file() else None
+        folder = self._repository.folder(model.first.graph)
+        return folder / name if folder and (folder / name).is_file() else None
 
     async def _images(self, images: Sequence[pb.Image], model: PublicModel, graph: Manifest) -> list[Array]:
         """Images of a request as the graph takes them."""

@@ -12,6 +12,7 @@ SCENARIOS: dict[str, str] = {
     "open_inference": "benchmarks.scenarios.open_inference:open_inference",
     "probes": "benchmarks.scenarios.probes:probes",
     "overload": "benchmarks.scenarios.overload:overload",
+    "triton_backend": "benchmarks.scenarios.triton_backend:triton_backend",
     "watching": "benchmarks.scenarios.watching:watching",
 }
 """Scenarios by name, as import strings that are resolved on use."""

@@ -65,7 +65,7 @@ class Engine:
         self._running: Counter[str] = Counter()
         self._dispatch_due = False
         self._batch_ended = asyncio.Event()
-        self._batches: set[asyncio.Task[None]] = set()
+        self._batches: dict[asyncio.Task[None], list[Part]] = {}
         self._closed = False
         # Asked by a scrape, in a thread of its own.
         metrics.rows_pending.set_function(lambda: sum(lane.pending for lane in list(self._waiting)))
@@ -86,6 +86,7 @@ class Engine:
             outputs = await future
         except BaseException:
             statistics.fail.add(monotonic() - entry.submitted)
+            self._abandon(entry)
             raise
         finally:
             lane.withdraw(entry)
@@ -249,8 +250,15 @@ class Engine:
         lane.running += 1
         self._running[lane.graph] += 1
         task = asyncio.create_task(self._compute(lane, parts))
-        self._batches.add(task)
-        task.add_done_callback(self._batches.discard)
+        self._batches[task] = parts
+        task.add_done_callback(self._batches.pop)
+
+    def _abandon(self, entry: Entry) -> None:
+        """Ends the batches of a call that nobody waits for any more, unless it has mates in them."""
+        for task, parts in self._batches.items():
+            entries = [part.entry for part in parts]
+            if entry in entries and all(each.future.done() for each in entries):
+                task.cancel()
 
     async def _compute(self, lane: Lane, parts: list[Part]) -> None:
         for part in parts:
