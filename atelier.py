@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("export.evaluate:main", "measure a published model through the gateway"),
     "serve": ("serving.command:main", "serve a model repository over gRPC and HTTP"),
     "keys": ("serving.keys_command:main", "make API keys for a gateway"),
+    "doctor": ("serving.doctor.command:main", "look at what a gateway needs, and say what is wrong"),
     "models": ("serving.client.command:models", "list the models of a gateway"),
     "generate": ("serving.client.command:generate", "ask a gateway for images"),
     "translate": ("serving.client.command:translate", "ask a gateway to translate an image"),

@@ -20,6 +20,8 @@ from serving.settings import Settings
 _PARTING_SECONDS = 1  # beyond the grace, in which those that the service cut off are told
 _CLOSE = (b"connection", b"close")
 _HEAD_BYTES = 65_536
+# Longer than load balancers keep idle connections, 60 s as a rule: who closes first never meets a request.
+_IDLE_SECONDS = 75
 
 
 class _Server(uvicorn.Server):
@@ -112,6 +114,7 @@ async def run_http(
         log_level="warning",
         access_log=False,
         server_header=False,
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=ceil(settings.shutdown_grace + _PARTING_SECONDS),
     )
     config.load()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,19 +29,25 @@ class Gateway:
     """A running gateway."""
 
     grpc_address: str
-    """host:port"""
+    """host:port, with https:// before it for TLS"""
     http_address: str
-    """http://host:port"""
+    """http://host:port, or https://"""
     process: subprocess.Popen[str]
     """Its process."""
 
 
 @contextmanager
 def gateway(
-    repository: Path, *, http_port: int = 0, grpc_port: int = 0, metrics_port: int = 0
+    repository: Path,
+    *,
+    http_port: int = 0,
+    grpc_port: int = 0,
+    metrics_port: int = 0,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Gateway]:
     """A ready `atelier serve` over the repository, on free ports unless told otherwise.
 
+    Settings come from the environment, and `environment` besides.
     It is stopped when the block is left. Raises `GatewayError` with its words where it does not start.
     """
     free = free_ports(3)
@@ -48,12 +55,19 @@ def gateway(
     command = [sys.executable, "-m", "atelier", "serve", "--repository", str(repository)]
     command += ["--host", "127.0.0.1", "--http-port", str(ports[0])]
     command += ["--grpc-port", str(ports[1]), "--metrics-port", str(ports[2])]
+    around = {**os.environ, **(environment or {})}
+    secure = "https://" if around.get("ATELIER_TLS_CERT") else ""
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)  # noqa: S603 - ours
-        http_address = f"http://127.0.0.1:{ports[0]}"
+        process = subprocess.Popen(  # noqa: S603 - ours
+            command, stdout=log, stderr=subprocess.STDOUT, text=True, env=around
+        )
         try:
-            _wait_until_ready(process, f"{http_address}/readyz", log)
-            yield Gateway(grpc_address=f"127.0.0.1:{ports[1]}", http_address=http_address, process=process)
+            _wait_until_ready(process, f"http://127.0.0.1:{ports[2]}/readyz", log)
+            yield Gateway(
+                grpc_address=f"{secure}127.0.0.1:{ports[1]}",
+                http_address=f"{secure or 'http://'}127.0.0.1:{ports[0]}",
+                process=process,
+            )
         finally:
             process.terminate()
             try:

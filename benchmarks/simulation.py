@@ -1,0 +1,221 @@
+"""The gateway's own engine and admission on a simulated clock, over a machine of measured costs.
+
+Everything that decides is the real thing: lanes, turns, cost tables, batches, the door. Only the backend is
+simulated: a call takes the time that was measured for its number of rows. So hours of load on any number of
+instances are seconds of one core, and each run gives the same figures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from unittest.mock import patch
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from benchmarks import load
+from benchmarks.mixes import Ask
+from serving.batching import admission, calibration, engine
+from serving.batching.admission import Admission
+from serving.batching.calibration import calibrate
+from serving.batching.engine import Engine
+from serving.batching.run import Runner
+from serving.batching.ticket import Ticket, Work
+from serving.calls import Call, Computed, Program, Tensors
+from serving.catalog import Index
+from serving.errors import Code, ServingError
+from serving.manifest import Manifest
+from serving.metrics import Metrics
+from serving.settings import Settings
+from serving.work import calls_of
+
+Result = TypeVar("Result")
+
+_DTYPES = {"float32": np.float32, "int64": np.int64}
+_OUTCOMES = {Code.RESOURCE_EXHAUSTED: "refused", Code.DEADLINE_EXCEEDED: "late"}
+_NEW = 1.0  # in the noise level of rows whose request has only just come
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What a machine takes for the calls of one denoiser."""
+
+    call_seconds: Mapping[int, float]
+    """Seconds of a call by its rows, all instances busy."""
+    instances: int
+    """Calls that run at a time: cores, or GPUs."""
+    row_overhead: float = 0.0
+    """Seconds that the gateway takes of an instance for each row and step, besides the call."""
+    request_overhead: float = 0.0
+    """Seconds that it takes for each request: decoding, encoding, and what the network takes."""
+
+    def seconds(self, rows: int) -> float:
+        """Of a call: linear between the sizes that were measured, and beyond in proportion."""
+        sizes = sorted(self.call_seconds)
+        at = bisect_left(sizes, rows)
+        if at == len(sizes):
+            return self.call_seconds[sizes[-1]] * rows / sizes[-1]
+        above, below = sizes[at], sizes[max(0, at - 1)]
+        if above == below or at == 0:
+            return self.call_seconds[above]
+        share = (rows - below) / (above - below)
+        return self.call_seconds[below] + share * (self.call_seconds[above] - self.call_seconds[below])
+
+
+class Machine:
+    """A backend of instances that take their time on the simulated clock."""
+
+    def __init__(self, manifest: Manifest, costs: Costs) -> None:
+        self._manifest = manifest
+        self._costs = costs
+
+    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
+        """Zeros, after the time that the call takes."""
+        rows = len(next(iter(inputs.values())))
+        new = float(inputs["noise_level"].sum()) if "noise_level" in inputs else 0.0
+        seconds = self._costs.seconds(rows)
+        rest = rows * self._costs.row_overhead + new * self._costs.request_overhead
+        await asyncio.sleep(seconds + rest)
+        outputs = {
+            spec.name: np.zeros((rows, *spec.shape), _DTYPES[spec.dtype]) for spec in self._manifest.outputs
+        }
+        return Computed(outputs, seconds)
+
+    def instances(self, graph: str) -> int:
+        """All of them."""
+        return self._costs.instances
+
+    def slots(self) -> int:
+        """The same."""
+        return self._costs.instances
+
+    def ready(self, graph: str, version: int) -> bool:
+        """Always."""
+        return True
+
+    async def index(self) -> Index:
+        """Its one graph."""
+        return Index(manifests=[self._manifest], refused={}, stamps={})
+
+    async def load(self, graph: str, version: int) -> None:
+        """Nothing to do."""
+
+    async def unload(self, graph: str, version: int) -> None:
+        """Nothing to do."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """That it is none."""
+        return {"backend": "simulated"}
+
+    async def close(self) -> None:
+        """Nothing to do."""
+
+
+class Gateway:
+    """Engine and door over a simulated machine; asked as the load of the benchmark asks any server."""
+
+    def __init__(self, manifest: Manifest, costs: Costs, settings: Settings | None = None) -> None:
+        settings, metrics = settings or Settings(), Metrics(CollectorRegistry())
+        self._manifest = manifest
+        self._version = max(manifest.versions)
+        self._engine = Engine(
+            Machine(manifest, costs),
+            {(manifest.graph, self._version): manifest},
+            max_batch_bytes=settings.max_batch_bytes,
+            metrics=metrics,
+        )
+        self._runner = Runner(
+            self._engine,
+            Admission(
+                max_rows=settings.max_pending_rows,
+                max_bytes=settings.max_pending_bytes,
+                slots=self._engine.slots,
+                backlog=self._engine.backlog,
+                metrics=metrics,
+            ),
+        )
+
+    async def start(self) -> None:
+        """Measures the machine, as a gateway does when it has started."""
+        await calibrate(self._engine, [(self._manifest, self._version)])
+
+    async def send(self, ask: Ask) -> str:
+        """Runs a request; "ok", or why not."""
+        rows = ask.count * (1 if ask.guidance_scale == 1 else 2)
+        calls = calls_of(ask.sampler, ask.steps)
+        ticket = Ticket(
+            version=self._version,
+            deadline=asyncio.get_running_loop().time() + ask.timeout,
+            weight=8.0,
+            work=(Work(graph=self._manifest.graph, rows=rows, calls=calls),),
+        )
+        try:
+            async with asyncio.timeout(ask.timeout):
+                with self._runner.admitted(ticket):
+                    await self._runner.run(self._program(rows, ask.count, calls), ticket)
+        except ServingError as error:
+            return _OUTCOMES.get(error.code, "failed")
+        except TimeoutError:
+            return "late"
+        return "ok"
+
+    def _program(self, rows: int, count: int, calls: int) -> Program[None]:
+        inputs = {
+            spec.name: np.zeros((rows, *spec.shape), _DTYPES[spec.dtype]) for spec in self._manifest.inputs
+        }
+        later = dict(inputs)
+        # A call of the machine sees rows alone: the first of a request's bears the mark of the request.
+        inputs["noise_level"] = inputs["noise_level"].copy()
+        inputs["noise_level"].reshape(-1)[0] = _NEW
+        for number in range(calls):
+            yield Call(graph=self._manifest.graph, inputs=later if number else inputs)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop that jumps to whatever comes next instead of waiting for it."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+        super().__init__(_Selector(self))
+
+    def time(self) -> float:
+        return self.now
+
+
+class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type] # a class that the platform chooses
+    def __init__(self, loop: _Loop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None:
+            raise RuntimeError("the simulation waits for something that never comes")
+        self._loop.now += max(0.0, timeout)
+        return super().select(0)  # type: ignore[no-any-return]
+
+
+def simulate(run: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """What the coroutine returns, on a simulated clock: whatever it sleeps takes no time."""
+    loop = _Loop()
+    try:
+        with _clock(loop):
+            return loop.run_until_complete(run())
+    finally:
+        loop.close()
+
+
+@contextmanager
+def _clock(loop: _Loop) -> Iterator[None]:
+    """The simulated clock for every module that looks at one."""
+    with ExitStack() as stack:
+        for module in (admission, calibration, engine):
+            stack.enter_context(patch.object(module, "monotonic", loop.time))
+        stack.enter_context(patch.object(load, "perf_counter", loop.time))
+        yield
