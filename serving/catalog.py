@@ -104,6 +104,13 @@ class PublicModel:
         served = (m.version_policy.wanted(self.versions) for m in self.graphs.values())
         return tuple(sorted(set.intersection(*map(set, served))))
 
+    def shares(self, ready: Sequence[int]) -> Mapping[int, float]:
+        """How requests that name no version are shared out: by the canary, else all to the newest."""
+        canary = {v: share for v, share in sorted(self.first.canary.items()) if v in ready and share}
+        if not canary:
+            return {max(ready): 1.0} if ready else {}
+        return {version: share / sum(canary.values()) for version, share in canary.items()}
+
     def version(self, asked: int, ready: Sequence[int], key: str = "") -> int:
         """The version of a request: the one asked for; for 0 the newest that is ready, else the newest.
 
@@ -221,10 +228,10 @@ def _stamp(file: Path) -> Hashable:
 
 
 def _share_of(key: str, shares: Mapping[int, float]) -> int:
-    """One of the versions, in their shares, by the digest of the key."""
+    """One of the versions, by the digest of the key; their shares are 1 together."""
     digest = hashlib.sha256(key.encode()).digest()
-    at = int.from_bytes(digest[:8], "big") / 2**64 * sum(shares.values())
-    for version, share in sorted(shares.items()):
+    at = int.from_bytes(digest[:8], "big") / 2**64
+    for version, share in shares.items():
         at -= share
         if at < 0:
             return version

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from serving.batching.ticket import Ticket
 from serving.catalog import PublicModel
@@ -12,14 +12,17 @@ from serving.samplers import offered
 from serving.samplers.schedules import SPACINGS
 
 
-def describe(model: PublicModel, ready: Sequence[int], problem: str | None) -> pb.Model:
-    """The model's message. Width and height are 0 where they are the client's to choose."""
+def describe(
+    model: PublicModel, ready: Sequence[int], refused: Mapping[int, str], *, loaded: bool = True
+) -> pb.Model:
+    """The model's message: the versions that are ready, those that were refused and why, and whether it is
+    meant to be loaded at all. Width and height are 0 where they are the client's to choose."""
     channels, height, width = model.picture.shape
     message = pb.Model(
         name=model.name,
         family=model.first.family,
         versions=model.versions,
-        default_version=model.version(0, ready),
+        default_version=max(ready, default=model.versions[-1]),
         tasks=[f"TASK_{task.upper()}" for task in model.tasks],
         width=max(width, 0),
         height=max(height, 0),
@@ -28,7 +31,8 @@ def describe(model: PublicModel, ready: Sequence[int], problem: str | None) -> p
         directions=model.directions,
         latent_shape=model.latent.shape if model.latent else (),
         ready=bool(ready),
-        metadata=_metadata(model, model.version(0, ready), problem),
+        metadata=_metadata(model, max(ready, default=model.versions[-1]), refused),
+        version_status=[_status(v, model, ready, refused, loaded=loaded) for v in model.versions],
     )
     sampling = model.denoiser.sampling if model.denoiser else None
     if sampling:
@@ -53,7 +57,20 @@ def run_info(model: PublicModel, ticket: Ticket, generation: Generation | None =
     return info
 
 
-def _metadata(model: PublicModel, version: int, problem: str | None) -> dict[str, str]:
+def _status(
+    version: int, model: PublicModel, ready: Sequence[int], refused: Mapping[int, str], *, loaded: bool
+) -> pb.VersionStatus:
+    if version in ready:
+        share = model.shares(ready).get(version, 0.0)
+        return pb.VersionStatus(version=version, state=pb.VERSION_STATE_READY, share=share)
+    if version in refused:
+        state = pb.VERSION_STATE_REFUSED
+        return pb.VersionStatus(version=version, state=state, reason=refused[version])
+    state = pb.VERSION_STATE_LOADING if loaded else pb.VERSION_STATE_UNLOADED
+    return pb.VersionStatus(version=version, state=state)
+
+
+def _metadata(model: PublicModel, version: int, refused: Mapping[int, str]) -> dict[str, str]:
     metadata = dict(model.first.metadata)
     for manifest in model.graphs.values():
         record = manifest.versions[version]
@@ -69,6 +86,6 @@ def _metadata(model: PublicModel, version: int, problem: str | None) -> dict[str
         image = model.first.input("image")
         assert image is not None, "checked when the catalog was made"
         metadata["multiple_of"] = str(image.multiple_of)
-    if problem:
-        metadata["problem"] = problem
+    if model.versions[-1] in refused:
+        metadata["problem"] = refused[model.versions[-1]]
     return metadata

@@ -193,6 +193,9 @@ class VersionRecord:
     """What it computed for fixed inputs, to be found again wherever it is loaded."""
     precision: Precision = "float32"
     """What the arithmetic of the file is done in."""
+    relative_error: float = 0.0
+    """Of lower precision: root mean square of the difference to torch on inputs that the graph really meets,
+    as a share of the output's."""
     speedup: float = 1.0
     """Rows per second over those of the float32 graph, measured in the same run on the CPU that exported."""
     quality_change: Mapping[str, float] = field(default_factory=dict)
@@ -417,7 +420,7 @@ def _plain(record: VersionRecord) -> dict[str, Any]:
     something."""
     values = dataclasses.asdict(record)
     plain = VersionRecord(sha256="", max_abs_error=0.0)
-    optional = ("probe", "precision", "speedup", "quality_change", "plan")
+    optional = ("probe", "precision", "relative_error", "speedup", "quality_change", "plan")
     return {
         name: value for name, value in values.items() if name not in optional or value != getattr(plain, name)
     }

@@ -119,8 +119,11 @@ class Service:
 
     async def list_models(self) -> pb.ListModelsResponse:
         """Every public model of the repository, by name."""
-        models = self._repository.catalog.models.values()
-        return pb.ListModelsResponse(models=[self._describe(model) for model in models])
+        catalog = self._repository.catalog
+        return pb.ListModelsResponse(
+            models=[self._describe(model) for model in catalog.models.values()],
+            refused=[pb.RefusedEntry(name=name, reason=why) for name, why in sorted(catalog.refused.items())],
+        )
 
     async def get_model(self, request: pb.GetModelRequest) -> pb.Model:
         """One public model."""
@@ -307,9 +310,11 @@ class Service:
                 yield model, version, deadline
 
     def _describe(self, model: PublicModel) -> pb.Model:
-        ready = self._repository.ready_versions(model)
-        refusal = self._repository.refusal(model, model.versions[-1])
-        return describe(model, ready, None if refusal is None else refusal.message)
+        repository = self._repository
+        errors = {version: repository.refusal(model, version) for version in model.versions}
+        refused = {version: error.message for version, error in errors.items() if error is not None}
+        ready = repository.ready_versions(model)
+        return describe(model, ready, refused, loaded=repository.asked_for(model.name))
 
     def _folder(self, model: str) -> Path:
         return self._settings.repository / self._repository.catalog.model(model).first.graph

@@ -188,17 +188,35 @@ class Engine:
                 horizon = None
                 if parts:
                     self._start(lane, parts)
+        self._run_ahead()
         self._metrics.rows_pending.set(sum(lane.pending for lane in self._waiting))
         self._batch_ended.set()
 
-    def _next(self) -> tuple[Lane, float | None] | None:
+    def _run_ahead(self) -> None:
+        """Hands the backend a full batch more than it has instances, if one waits.
+
+        An instance that is done goes on with it at once, while the results of the last batch are given out.
+        """
+        if self._running.total() != self._backend.slots():
+            return
+        chosen = self._next(ahead=1)
+        if chosen is not None:
+            lane, horizon = chosen
+            full = lane.cost.full(lane.max_rows)
+            if lane.pending >= full and (
+                parts := lane.take(full, self._shares, monotonic(), horizon=horizon)
+            ):
+                self._start(lane, parts)
+
+    def _next(self, ahead: int = 0) -> tuple[Lane, float | None] | None:
         """The lane whose turn it is, and the horizon where that is because a deadline is near."""
         self._waiting = {lane: None for lane in self._waiting if lane.pending}
-        lanes = [lane for lane in self._waiting if self._has_instance(lane)]
+        lanes = [
+            lane
+            for lane in self._waiting
+            if self._running[lane.graph] < self._backend.instances(lane.graph) + ahead
+        ]
         return choose(lanes, self._shares, self._backend.slots(), monotonic(), self.backlog.seconds)
-
-    def _has_instance(self, lane: Lane) -> bool:
-        return self._running[lane.graph] < self._backend.instances(lane.graph)
 
     def _spread(self, lane: Lane, free: int) -> int:
         """Over how many of the free instances a lane's rows go.
@@ -237,23 +255,7 @@ class Engine:
             lane.running -= 1
             self._running[lane.graph] -= 1
             self._forget_if_idle(lane)
-            self._go_on(parts)
-
-    def _go_on(self, parts: list[Part]) -> None:
-        """Gives the instance its next batch.
-
-        At once where a full one waits, so that it computes while the programs of the last one take their
-        step; else, or where a shorter request comes back, once they have put in their next calls.
-        """
-        back = min(part.entry.kind[0] for part in parts)
-        if any(
-            lane.pending >= lane.cost.full(lane.max_rows)
-            and (turn := lane.turn(self._shares)) is not None
-            and turn[2] <= back
-            for lane in self._waiting
-        ):
-            self._dispatch()
-        self._dispatch_soon()
+            self._dispatch_soon()
 
     def _forget_if_idle(self, lane: Lane) -> None:
         """Lets go of a lane of a size that one client happened to ask for, so that sizes do not pile up."""

@@ -1,4 +1,8 @@
-"""A model that can be published again and again, each version with an answer of its own."""
+"""Models that can be published again and again, each version with an answer of its own.
+
+Those of one pass draw a grey that says which version drew it; diffusions have a mean for each version, so
+that a run which changed its version half-way would end in another picture.
+"""
 
 import dataclasses
 import hashlib
@@ -63,16 +67,43 @@ def record(model: bytes, probe: Probe | None = None) -> VersionRecord:
     return VersionRecord(sha256=hashlib.sha256(model).hexdigest(), max_abs_error=0.0, probe=probe)
 
 
+def diffusion(name: str, **changes: object) -> Manifest:
+    """The manifest of a diffusion, without versions."""
+    x, level, prediction = tiny_graphs.gaussian_tensors(1, SIDE)
+    fields = {
+        "role": "denoiser",
+        "roles": ("denoiser",),
+        "family": "diffusion",
+        "inputs": (x, level),
+        "outputs": (prediction,),
+        "sampling": tiny_graphs.SAMPLING,
+    }
+    return manifest(name, **{**fields, **changes})
+
+
 def publish(repository: Path, name: str, version: int, *, keep: int = 100, **changes: object) -> None:
     """Publishes a version as `atelier export` does: the file, then the configuration in one rename.
 
     Of the versions before, the newest `keep` - 1 stay.
     """
-    model = model_of(grey(version))
+    _publish(repository, manifest(name, **changes), version, model_of(grey(version)), keep)
+
+
+def publish_diffusion(
+    repository: Path, name: str, version: int, *, keep: int = 100, **changes: object
+) -> None:
+    """The same for a diffusion."""
+    model = tiny_graphs.gaussian(1, SIDE, classes=False, mean=grey(version) / 2)
+    _publish(repository, diffusion(name, **changes), version, model, keep)
+
+
+def _publish(repository: Path, described: Manifest, version: int, model: bytes, keep: int) -> None:
+    name = described.graph
     write_model(repository, name, version, model)
-    records = {**published(repository, name).versions, version: record(model)}
+    records = published(repository, name).versions if (repository / name / "config.pbtxt").exists() else {}
+    records = {**records, version: record(model)}
     records = {v: records[v] for v in sorted(records)[-keep:]}
-    configure(repository, manifest(name, versions=records, **changes))
+    configure(repository, dataclasses.replace(described, versions=records))
     for folder in (repository / name).iterdir():
         if folder.is_dir() and int(folder.name) not in records:
             (folder / "model.onnx").unlink()
@@ -81,8 +112,7 @@ def publish(repository: Path, name: str, version: int, *, keep: int = 100, **cha
 
 def published(repository: Path, name: str) -> Manifest:
     """What the configuration says now."""
-    config = repository / name / "config.pbtxt"
-    return parse(config.read_text("utf-8"), name) if config.is_file() else manifest(name)
+    return parse((repository / name / "config.pbtxt").read_text("utf-8"), name)
 
 
 def write_model(repository: Path, name: str, version: int, model: bytes) -> Path:

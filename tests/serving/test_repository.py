@@ -347,3 +347,27 @@ async def test_what_is_not_there_at_the_start_is_served_when_it_comes(
         await coming
         assert await ask(service) == 1
         assert service.ready()
+
+
+async def test_clients_are_told_how_every_version_stands_and_what_is_refused(
+    open_tiny: OpenService, repository: Path
+) -> None:
+    async with open_tiny(repository=repository) as service:
+        living.publish(repository, NAME, 2, canary={1: 3.0, 2: 1.0})
+        await service.reload()
+        living.publish(repository, NAME, 3, canary={1: 3.0, 2: 1.0})
+        (repository / NAME / "3" / "model.onnx").write_bytes(b"")
+        (repository / "strange").mkdir()
+        await service.reload()
+        listed = await service.list_models()
+        (model,) = listed.models
+        states = {status.version: status for status in model.version_status}
+        assert [pb.VersionState.Name(states[v].state) for v in (1, 2, 3)] == [
+            "VERSION_STATE_READY",
+            "VERSION_STATE_READY",
+            "VERSION_STATE_REFUSED",
+        ]
+        assert [states[v].share for v in (1, 2, 3)] == [0.75, 0.25, 0]
+        assert "copied in part" in states[3].reason
+        assert [entry.name for entry in listed.refused] == ["shade/3", "strange"]
+        assert "no config.pbtxt" in listed.refused[1].reason

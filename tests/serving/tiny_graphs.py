@@ -236,10 +236,11 @@ def publish_translator(repository: Path) -> None:
         publish(repository, manifest, {1: graph((image,), (translated,), nodes, constants)})
 
 
-def gaussian(channels: int, side: int, classes: bool) -> bytes:
+def gaussian(channels: int, side: int, classes: bool, mean: float = 0.25) -> bytes:
     """The optimal EDM network for normal data: F = sigma mean / (sigma_data (sigma² + sigma_data²)^½).
 
-    So the denoised image is (sigma_data² x + sigma² mean) / (sigma² + sigma_data²).
+    So the denoised image is (sigma_data² x + sigma² mean) / (sigma² + sigma_data²), `mean` being that of a
+    model without classes.
     """
     x, level, prediction = gaussian_tensors(channels, side)
     nodes = [
@@ -260,7 +261,7 @@ def gaussian(channels: int, side: int, classes: bool) -> bytes:
         "four": np.array([[4]], np.float32),
         "data_variance": np.array([[DEVIATION**2]], np.float32),
         "deviation": np.array([[DEVIATION]], np.float32),
-        "means": MEANS if classes else np.array([0.25], np.float32),
+        "means": MEANS if classes else np.array([mean], np.float32),
         "shape": np.array([-1, 1, 1, 1]),
     }
     if not classes:
