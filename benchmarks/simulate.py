@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from time import process_time
 from typing import Any
 
 from benchmarks.figures import figures
@@ -22,6 +23,7 @@ from benchmarks.load import Load, Send, closed_loop, poisson
 from benchmarks.mixes import Ask, Mix, alike, mixed
 from benchmarks.peers.atelier import Atelier, serve
 from benchmarks.peers.environments import SOURCE_TREE
+from benchmarks.processes import cpu_seconds
 from benchmarks.raw import Raw, RawLoop
 from benchmarks.report import markdown_table
 from benchmarks.simulation import Costs, Gateway, simulate
@@ -66,12 +68,8 @@ async def measure(repository: Path, model: str, seconds: float, say: Say) -> dic
     alone = median(await asyncio.to_thread(raw.seconds_per_call, 1, 60))
     async with serve(repository, "--instances", str(cores), "--threads", "1") as gateway:
         say("what the gateway adds")
-        request, row = await _overheads(gateway, model, alone, seconds / 3)
         costs = Costs(
-            call_seconds=calls,
-            instances=cores,
-            row_overhead=max(0.0, row),
-            request_overhead=max(0.0, request),
+            call_seconds=calls, instances=cores, **await _overheads(gateway, model, alone, seconds / 3)
         )
         trials = await asyncio.to_thread(_trials, manifest, costs, mix)
         rows = []
@@ -122,15 +120,28 @@ def _call_seconds(raw: RawLoop, cores: int) -> dict[int, float]:
     return found
 
 
-async def _overheads(gateway: Atelier, model: str, alone: float, seconds: float) -> tuple[float, float]:
-    """Seconds for a request and for each of its rows and steps: a line through two numbers of steps."""
-    times = {}
+async def _overheads(gateway: Atelier, model: str, alone: float, seconds: float) -> dict[str, float]:
+    """What a request takes besides its calls: a line through two numbers of steps, of time and of CPU time.
+
+    The CPU time is that of the gateway and of this client, which has the same cores.
+    """
+    times, works = {}, {}
     for steps in (_FEW, _MANY):
         mix = alike(Ask(model=model, seed=0, class_id=0, steps=steps), classes=1)
-        load = await closed_loop(gateway.send, mix, clients=1, warm_up=0.5, seconds=seconds)
-        times[steps] = median(load.latencies())
-    step = (times[_MANY] - times[_FEW]) / (_MANY - _FEW)
-    return times[_FEW] - _FEW * step, step - alone
+        await closed_loop(gateway.send, mix, clients=1, warm_up=0.2, seconds=0.5)
+        before = cpu_seconds(gateway.process_id) + process_time()
+        load = await closed_loop(gateway.send, mix, clients=1, warm_up=0.0, seconds=seconds)
+        taken = cpu_seconds(gateway.process_id) + process_time() - before
+        times[steps], works[steps] = median(load.latencies()), taken / len(load.answers)
+    step, work = ((each[_MANY] - each[_FEW]) / (_MANY - _FEW) for each in (times, works))
+    step_work = min(max(0.0, work - alone), step - alone)
+    request, request_work = times[_FEW] - _FEW * step, works[_FEW] - _FEW * work
+    return {
+        "step_work": max(0.0, step_work),
+        "step_delay": max(0.0, step - alone - step_work),
+        "request_work": max(0.0, request_work),
+        "request_delay": max(0.0, request - request_work),
+    }
 
 
 def _trials(manifest: Manifest, costs: Costs, mix: Mix) -> list[Trial]:
@@ -157,9 +168,10 @@ def tables(results: dict[str, Any], rows: Sequence[dict[str, float]]) -> str:
     calls = ", ".join(f"{seconds * 1e3:.2f} ms for {size}" for size, seconds in costs["call_seconds"].items())
     return "\n\n".join(
         [
-            f"{results['model']}: {calls} rows with {costs['instances']} instances busy; the gateway adds "
-            f"{costs['row_overhead'] * 1e3:.2f} ms a row and step and "
-            f"{costs['request_overhead'] * 1e3:.2f} ms a request.",
+            f"{results['model']}: {calls} rows with {costs['instances']} instances busy. A request takes "
+            f"{costs['request_work'] * 1e3:.2f} ms of a core besides, and "
+            f"{costs['step_work'] * 1e3:.2f} ms at each "
+            f"step; {costs['request_delay'] * 1e3:.2f} ms and {costs['step_delay'] * 1e3:.2f} ms pass idle.",
             markdown_table(head, body),
             markdown_table(
                 ["used", "images/s", "p50 s", "p95 s", "p99 s"],

@@ -40,7 +40,9 @@ Result = TypeVar("Result")
 
 _DTYPES = {"float32": np.float32, "int64": np.int64}
 _OUTCOMES = {Code.RESOURCE_EXHAUSTED: "refused", Code.DEADLINE_EXCEEDED: "late"}
-_NEW = 1.0  # in the noise level of rows whose request has only just come
+# A call sees rows alone: in the noise level of its first row a request says that it takes a step, and in that
+# of its first step that it is new.
+_STEP, _NEW = 1.0, 4096.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +53,14 @@ class Costs:
     """Seconds of a call by its rows, all instances busy."""
     instances: int
     """Calls that run at a time: cores, or GPUs."""
-    row_overhead: float = 0.0
-    """Seconds that the gateway takes of an instance for each row and step, besides the call."""
-    request_overhead: float = 0.0
-    """Seconds that it takes for each request: decoding, encoding, and what the network takes."""
+    step_work: float = 0.0
+    """Seconds of a core that each request takes for each of its steps, besides the call."""
+    step_delay: float = 0.0
+    """Seconds that pass at each step and take no core: threads are woken."""
+    request_work: float = 0.0
+    """Seconds of a core that each request takes once: it is read, and its pictures are encoded and sent."""
+    request_delay: float = 0.0
+    """Seconds that pass once and take no core."""
 
     def seconds(self, rows: int) -> float:
         """Of a call: linear between the sizes that were measured, and beyond in proportion."""
@@ -75,14 +81,16 @@ class Machine:
     def __init__(self, manifest: Manifest, costs: Costs) -> None:
         self._manifest = manifest
         self._costs = costs
+        self._free = asyncio.Semaphore(costs.instances)
 
     async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
         """Zeros, after the time that the call takes."""
-        rows = len(next(iter(inputs.values())))
-        new = float(inputs["noise_level"].sum()) if "noise_level" in inputs else 0.0
-        seconds = self._costs.seconds(rows)
-        rest = rows * self._costs.row_overhead + new * self._costs.request_overhead
-        await asyncio.sleep(seconds + rest)
+        rows, costs = len(next(iter(inputs.values()))), self._costs
+        new, steps = divmod(float(inputs["noise_level"].sum()), _NEW)
+        seconds = costs.seconds(rows)
+        async with self._free:  # the engine hands over a call ahead
+            await asyncio.sleep(seconds + steps * costs.step_work + new * costs.request_work)
+        await asyncio.sleep(costs.step_delay)
         outputs = {
             spec.name: np.zeros((rows, *spec.shape), _DTYPES[spec.dtype]) for spec in self._manifest.outputs
         }
@@ -125,6 +133,7 @@ class Gateway:
         settings, metrics = settings or Settings(), Metrics(CollectorRegistry())
         self._manifest = manifest
         self._version = max(manifest.versions)
+        self._request_delay = costs.request_delay
         self._engine = Engine(
             Machine(manifest, costs),
             {(manifest.graph, self._version): manifest},
@@ -159,23 +168,22 @@ class Gateway:
         try:
             async with asyncio.timeout(ask.timeout):
                 with self._runner.admitted(ticket):
-                    await self._runner.run(self._program(rows, ask.count, calls), ticket)
+                    await self._runner.run(self._program(rows, calls), ticket)
+                await asyncio.sleep(self._request_delay)
         except ServingError as error:
             return _OUTCOMES.get(error.code, "failed")
         except TimeoutError:
             return "late"
         return "ok"
 
-    def _program(self, rows: int, count: int, calls: int) -> Program[None]:
+    def _program(self, rows: int, calls: int) -> Program[None]:
         inputs = {
             spec.name: np.zeros((rows, *spec.shape), _DTYPES[spec.dtype]) for spec in self._manifest.inputs
         }
-        later = dict(inputs)
-        # A call of the machine sees rows alone: the first of a request's bears the mark of the request.
-        inputs["noise_level"] = inputs["noise_level"].copy()
-        inputs["noise_level"].reshape(-1)[0] = _NEW
         for number in range(calls):
-            yield Call(graph=self._manifest.graph, inputs=later if number else inputs)
+            marks = inputs["noise_level"].copy()
+            marks.reshape(-1)[0] = _STEP + (0.0 if number else _NEW)
+            yield Call(graph=self._manifest.graph, inputs=inputs | {"noise_level": marks})
 
 
 class _Loop(asyncio.SelectorEventLoop):

@@ -22,7 +22,14 @@ def manifest(tiny_repository):
 
 
 def test_one_client_waits_for_its_calls_and_what_the_gateway_adds(manifest):
-    costs = Costs(call_seconds={1: 0.02}, instances=1, row_overhead=0.005, request_overhead=0.1)
+    costs = Costs(
+        call_seconds={1: 0.02},
+        instances=1,
+        step_work=0.003,
+        step_delay=0.002,
+        request_work=0.06,
+        request_delay=0.04,
+    )
     got = figures(predict(manifest, costs, MIX, Trial(name="", clients=1), 60))
     assert got["p50"] == got["p95"] == pytest.approx(10 * 0.025 + 0.1)
     assert got["requests"] == pytest.approx(1 / 0.35, rel=0.01)
@@ -54,8 +61,8 @@ def test_what_cannot_be_in_time_is_refused_by_the_door_itself(manifest):
         return await poisson(gateway.send, hurried(MIX, 1.0), rate=30, warm_up=5, seconds=60)
 
     outcomes = [answer.outcome for answer in simulate(run).sent()]
-    assert 0.25 < outcomes.count("ok") / len(outcomes) < 0.4
-    assert outcomes.count("refused") > outcomes.count("late")
+    assert outcomes.count("refused") > len(outcomes) / 3
+    assert outcomes.count("ok") > len(outcomes) / 10
 
 
 def test_latency_grows_with_what_is_used(manifest):
