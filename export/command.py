@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from export.accelerate import Batches, acceleration, add_options
+from export.accelerate import Batches, acceleration, add_options, profile
 from export.checked import Checks, Exported
 from export.comparison import LARGEST_LOSS, Comparison, compare, require
 from export.evaluate import Trial
@@ -22,6 +22,7 @@ from export.onnx import OPSET, ExportError
 from export.publish import Candidate, PublishError, plan, publish, update_quality
 from export.sampled import export_sampled, plan_sampled
 from export.sources import Source, from_repository, from_run
+from export.tensorrt import PlanRequest, built, require_tensorrt
 from export.validate import TOLERANCE
 from export.variant import LARGEST_ERRORS, Reduction, reduced, renamed
 from serving.manifest import Manifest, ManifestError
@@ -157,10 +158,10 @@ def run(options: argparse.Namespace) -> None:
         float32 = exported
         if options.precision:
             exported = reduced(source.manifests, float32, _reduction(options), checks)
-    candidates = [
-        Candidate(manifest=_accelerated(manifest, one, source, options), record=one.record, model=one.model)
-        for manifest, one in zip(manifests, exported, strict=True)
-    ]
+        candidates = [
+            _candidate(manifest, one, source, options, checks)
+            for manifest, one in zip(manifests, exported, strict=True)
+        ]
     comparison = None
     if options.precision and options.quality_samples:
         comparison = _compared(source.manifests, float32, candidates, options, console)
@@ -184,20 +185,34 @@ def run(options: argparse.Namespace) -> None:
     console.print(f"  atelier serve --repository {options.to}", highlight=False, soft_wrap=True)
 
 
-def _accelerated(manifest: Manifest, one: Exported, source: Source, options: argparse.Namespace) -> Manifest:
-    """The manifest with what the options say of GPUs."""
+def _candidate(
+    manifest: Manifest, one: Exported, source: Source, options: argparse.Namespace, checks: Checks
+) -> Candidate:
+    """A graph to publish, with what the options want for GPUs."""
     if one.onnx is None:
-        return manifest
+        return Candidate(manifest=manifest, record=one.record, model=one.model)
     batches = Batches(least=one.record.min_rows, most=options.max_batch_size, size=source.size)
     found = acceleration(options, one.onnx, batches, one.record.precision)
-    return dataclasses.replace(manifest, acceleration=found)
+    manifest = dataclasses.replace(manifest, acceleration=found)
+    if not options.plan:
+        return Candidate(manifest=manifest, record=one.record, model=one.model)
+    done = checks.start(f"{manifest.role}: TensorRT plan", 1)
+    request = PlanRequest(
+        profile=found.profile if found else profile(options, one.onnx, batches),
+        workspace_bytes=options.workspace_bytes or PlanRequest.workspace_bytes,
+        timing_cache=options.timing_cache,
+    )
+    plan, plan_record = built(manifest, one, request, source.size)
+    done()
+    record = dataclasses.replace(one.record, plan=plan_record)
+    return Candidate(manifest=manifest, record=record, model=one.model, plan=plan)
 
 
 def _reduction(options: argparse.Namespace) -> Reduction:
     largest = LARGEST_ERRORS[options.precision] if options.max_error is None else options.max_error
     return Reduction(
         precision=options.precision,
-        activations="int8" if options.accelerate == "tensorrt" else "uint8",
+        activations="int8" if options.accelerate == "tensorrt" or options.plan else "uint8",
         largest_error=largest,
     )
 
@@ -227,11 +242,13 @@ def _source(options: argparse.Namespace) -> Source:
         raise ExportError("give the folder of a run, or with --sampler a model by --from-model, and not both")
     if options.sampler is None and (options.from_model or options.guidance_scale is not None):
         raise ExportError("--from-model and --guidance-scale are for --sampler: give one, such as ddim:20")
-    if options.sampler and options.accelerate:
+    if options.sampler and (options.accelerate or options.plan):
         raise ExportError(
-            "--accelerate is for graphs that are called step by step: leave it out, and Triton runs a whole "
-            "sampler by CUDA wherever it has a GPU"
+            "--accelerate and --plan are for graphs that are called step by step: leave them out, and Triton "
+            "runs a whole sampler by CUDA wherever it has a GPU"
         )
+    if options.plan:
+        require_tensorrt()
     if options.precision and options.sampler:
         raise ExportError("--precision is for graphs that are called step by step: leave --sampler out")
     if options.max_error is not None and not options.precision:

@@ -25,7 +25,7 @@ from export.asking import Sampling, as_served, generate, translate
 from export.cards import FIGURES, card
 from export.generation import Evaluation, ImageSet, evaluate_generation
 from export.grids import generation_grid, translation_grid
-from export.inception import InceptionError, inception_frechet_distance
+from export.inception import InceptionError, inception_frechet_distance, require_inception
 from export.publish import PublishError, update_quality
 from export.translation import EXPLAINED, evaluate_translation
 from serving.client import AtelierError, Client
@@ -49,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     console = Console(stderr=True)
     try:
+        if options.inception_weights:
+            require_inception(options.inception_weights)
         with ExitStack() as stack:
             address = options.address
             if address is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import math
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from time import monotonic
 
 import numpy as np
@@ -20,6 +22,7 @@ from serving.calls import Call, Tensors
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
 from serving.metrics import Metrics
+from serving.tracing import begin_step, call_span, end_step, exemplar, leave_queue
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,8 @@ class Engine:
         self._batch_ended = asyncio.Event()
         self._batches: set[asyncio.Task[None]] = set()
         self._closed = False
+        # Asked by a scrape, in a thread of its own.
+        metrics.rows_pending.set_function(lambda: sum(lane.pending for lane in list(self._waiting)))
 
     async def call(self, call: Call, ticket: Ticket) -> Tensors:
         """The outputs of a call. Cancelling withdraws its rows; batch mates never notice."""
@@ -69,7 +74,8 @@ class Engine:
             raise ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again elsewhere")
         lane = self._lane(call, ticket.version)
         future: asyncio.Future[Tensors] = asyncio.get_running_loop().create_future()
-        entry = Entry(inputs=call.inputs, rows=call.rows, ticket=ticket, future=future)
+        step = begin_step(call.graph, call.rows)
+        entry = Entry(inputs=call.inputs, rows=call.rows, ticket=ticket, future=future, step=step)
         self._waiting[lane] = None
         lane.put(entry)
         self._dispatch_soon()
@@ -77,6 +83,7 @@ class Engine:
             return await future
         finally:
             lane.withdraw(entry)
+            end_step(step)
 
     def slots(self) -> int:
         """Calls that run at a time."""
@@ -173,7 +180,8 @@ class Engine:
         """Dispatches when all that were woken together have put in their next call: so they stay together."""
         if not self._dispatch_due:
             self._dispatch_due = True
-            asyncio.get_running_loop().call_soon(self._dispatch)
+            # In no request's context: what is dispatched is everybody's.
+            asyncio.get_running_loop().call_soon(self._dispatch, context=contextvars.Context())
 
     def _dispatch(self) -> None:
         self._dispatch_due = False
@@ -189,7 +197,6 @@ class Engine:
                 if parts:
                     self._start(lane, parts)
         self._run_ahead()
-        self._metrics.rows_pending.set(sum(lane.pending for lane in self._waiting))
         self._batch_ended.set()
 
     def _run_ahead(self) -> None:
@@ -239,9 +246,10 @@ class Engine:
     async def _compute(self, lane: Lane, parts: list[Part]) -> None:
         inputs, buffers = lane.join(parts)
         try:
-            outputs, seconds = await self._backend.infer(lane.graph, lane.version, inputs)
+            with self._call_span(lane, parts):
+                outputs, seconds = await self._backend.infer(lane.graph, lane.version, inputs)
         except Exception as error:
-            self._metrics.call_failures.labels(lane.graph).inc()
+            self._metrics.graph(lane.graph).call_failures.inc()
             for part in parts:
                 part.entry.fail(_failure(error, lane))
             if not isinstance(error, ServingError):
@@ -257,6 +265,13 @@ class Engine:
             self._forget_if_idle(lane)
             self._dispatch_soon()
 
+    def _call_span(self, lane: Lane, parts: list[Part]) -> AbstractContextManager[None]:
+        for part in parts:
+            if part.start == 0:
+                leave_queue(part.entry.step, lane.graph, part.entry.waited)
+        rows = sum(part.rows for part in parts)
+        return call_span(lane.graph, lane.version, rows, [part.entry.step for part in parts])
+
     def _forget_if_idle(self, lane: Lane) -> None:
         """Lets go of a lane of a size that one client happened to ask for, so that sizes do not pile up."""
         if lane.dynamic and not lane.running and not lane.pending:
@@ -265,20 +280,23 @@ class Engine:
     def _observe(self, lane: Lane, parts: list[Part], seconds: float) -> None:
         rows = sum(part.rows for part in parts)
         lane.cost.observe(max(rows, lane.min_rows), seconds)
-        self._metrics.call_seconds.labels(lane.graph).observe(seconds)
-        self._metrics.batch_rows.labels(lane.graph).observe(rows)
-        self._metrics.rows.labels(lane.graph).inc(rows)
+        metrics = self._metrics.graph(lane.graph)
+        metrics.call_seconds.observe(seconds, exemplar(parts[0].entry.step))
+        metrics.batch_rows.observe(rows)
+        metrics.rows.inc(rows)
+        if rows < lane.min_rows:
+            metrics.rows_padded.inc(lane.min_rows - rows)
         for part in parts:
             if part.start == 0:
-                wait = part.entry.started - part.entry.submitted
-                self._metrics.queue_seconds.labels(lane.graph).observe(wait)
+                metrics.steps.inc()
+                metrics.queue_seconds.observe(part.entry.waited, exemplar(part.entry.step))
 
     def _distribute(self, lane: Lane, parts: list[Part], outputs: Tensors) -> None:
         now = monotonic()
         at = 0
         for part in parts:
             if part.entry.future.done():
-                self._metrics.rows_in_vain.labels(lane.graph).inc(part.rows)
+                self._metrics.graph(lane.graph).rows_in_vain.inc(part.rows)
             else:
                 rows = {name: array[at : at + part.rows] for name, array in outputs.items()}
                 part.entry.ticket.rows[lane.graph] += part.rows
