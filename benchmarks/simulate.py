@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.results:
             given.results.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     ask = Ask(model=given.model, seed=0, class_id=0, steps=given.steps)
-    print(tables(results, capacity(manifest, Costs(**results["costs"]), ask, 120.0)))
+    print(tables(results, capacity(manifest, Costs(**results["costs"]), ask, 60.0)))
     return 0
 
 

@@ -61,7 +61,8 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         started = time.monotonic()
-        with gateway(options.repository, **_ports()) as running:
+        http, grpc, metrics = _ports()
+        with gateway(options.repository, http_port=http, grpc_port=grpc, metrics_port=metrics) as running:
             console.print(f"The gateway is up after {time.monotonic() - started:.1f} s.")
             strips = draw_all(running, console, access)
             options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -203,14 +204,15 @@ def _post_picture(url: str, body: dict[str, Any], access: Access) -> Image.Image
         return Image.open(io.BytesIO(response.read()))
 
 
-def _ports() -> dict[str, int]:
-    """The ports of the documentation where they are free, else any."""
+def _ports() -> list[int]:
+    """The ports of the documentation where they are free, else any: HTTP, gRPC, metrics."""
+    return [port if _is_free(port) else free_ports(1)[0] for port in (8080, 8081, 8082)]
 
-    wanted = {"http_port": 8080, "grpc_port": 8081, "metrics_port": 8082}
-    for name, port in wanted.items():
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                wanted[name] = free_ports(1)[0]
-    return wanted
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -49,6 +49,7 @@ class _Protocol(HttpToolsProtocol):
         self._receive_timeout = receive_timeout
         self._timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._in_head = False
         self._in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
@@ -66,11 +67,18 @@ class _Protocol(HttpToolsProtocol):
         elif self.cycle.response_complete:
             self._expect()
         super().data_received(data)
+        if self._in_head:  # the next one may have begun behind the last
+            self._expect()
         if self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The head of the request is over {_HEAD_BYTES} bytes.")
 
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         self._arrived()
+        self._in_head = False
         self._in_body = True
         if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > _HEAD_BYTES:
             raise ValueError("a head of that size")  # the parser ends, and uvicorn answers 400

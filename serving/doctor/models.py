@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator
 
 from serving.backends import BACKENDS, Backend
-from serving.catalog import Catalog, PublicModel, build
+from serving.catalog import PublicModel, build
 from serving.doctor.findings import Finding, failure, fine, warning
 from serving.errors import Code, ServingError
 from serving.resolve import resolve
@@ -49,31 +49,32 @@ async def _with(backend: Backend, settings: Settings) -> AsyncIterator[Finding]:
         yield failure("repository", f"{name} is refused: {reason}", "export it again, or take it away")
     if not catalog.models:
         yield failure("repository", "there is no model to serve", "make one with `atelier export`")
-    async for finding in _loaded(backend, catalog):
-        yield finding
+    for model in catalog.models.values():
+        for version in model.wanted:
+            if settings.backend == "triton":  # others use it: nothing is loaded or unloaded there for a look
+                yield fine("models", f"{model.name} version {version}: Triton has it")
+            else:
+                yield await _version(backend, model, version)
     told = ", ".join(f"{name} {value}" for name, value in backend.describe().items())
     yield fine("backend", f"{settings.backend}: {told}")
 
 
-async def _loaded(backend: Backend, catalog: Catalog) -> AsyncIterator[Finding]:
-    for model in catalog.models.values():
-        try:
-            for manifest in model.graphs.values():
-                await backend.load(manifest.graph, model.versions[-1])
-        except ServingError as error:
-            yield _problem(model, error)
-        except Exception as error:
-            yield failure("models", f"{model.name}: {error}", "export it again")
-        else:
-            yield fine(
-                "models", f"{model.name} version {model.versions[-1]}: loads, and its digests are right"
-            )
-
-
-def _problem(model: PublicModel, error: ServingError) -> Finding:
-    said = f"{model.name} version {model.versions[-1]}: {error.message}"
-    if error.code == Code.UNAVAILABLE:
-        return failure("models", said, "give it what it asks for, or set device")
-    if len(model.versions) > 1:
-        return warning("models", said, "export it again; until then an older version is served")
-    return failure("models", said, "export it again")
+async def _version(backend: Backend, model: PublicModel, version: int) -> Finding:
+    """Loads a version and lets go of it again."""
+    name = f"{model.name} version {version}"
+    try:
+        for manifest in model.graphs.values():
+            await backend.load(manifest.graph, version)
+    except ServingError as error:
+        if error.code == Code.UNAVAILABLE:
+            return failure("models", f"{name}: {error.message}", "give it what it asks for, or set device")
+        if len(model.wanted) > 1:
+            remedy = "export it again; the other versions are served"
+            return warning("models", f"{name}: {error.message}", remedy)
+        return failure("models", f"{name}: {error.message}", "export it again")
+    except Exception as error:
+        return failure("models", f"{name}: {error}", "export it again")
+    finally:
+        for manifest in model.graphs.values():
+            await backend.unload(manifest.graph, version)
+    return fine("models", f"{name}: loads, and its digests are right")
