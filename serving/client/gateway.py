@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,29 +38,22 @@ class Gateway:
 
 @contextmanager
 def gateway(
-    repository: Path,
-    *,
-    http_port: int = 0,
-    grpc_port: int = 0,
-    metrics_port: int = 0,
-    environment: Mapping[str, str] | None = None,
+    repository: Path, *flags: str, http_port: int = 0, grpc_port: int = 0, metrics_port: int = 0
 ) -> Iterator[Gateway]:
     """A ready `atelier serve` over the repository, on free ports unless told otherwise.
 
-    Settings come from the environment, and `environment` besides.
-    It is stopped when the block is left. Raises `GatewayError` with its words where it does not start.
+    `flags` are more of those of `atelier serve`. It is stopped when the block is left. Raises `GatewayError`
+    with its words where it does not start.
     """
     free = free_ports(3)
     ports = [wanted or port for wanted, port in zip((http_port, grpc_port, metrics_port), free, strict=True)]
     command = [sys.executable, "-m", "atelier", "serve", "--repository", str(repository)]
     command += ["--host", "127.0.0.1", "--http-port", str(ports[0])]
-    command += ["--grpc-port", str(ports[1]), "--metrics-port", str(ports[2])]
-    around = {**os.environ, **(environment or {})}
-    secure = "https://" if around.get("ATELIER_TLS_CERT") else ""
+    command += ["--grpc-port", str(ports[1]), "--metrics-port", str(ports[2]), *flags]
+    tls = "--tls-cert" in flags or os.environ.get("ATELIER_TLS_CERT")
+    secure = "https://" if tls else ""
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(  # noqa: S603 - ours
-            command, stdout=log, stderr=subprocess.STDOUT, text=True, env=around
-        )
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)  # noqa: S603 - ours
         try:
             _wait_until_ready(process, f"http://127.0.0.1:{ports[2]}/readyz", log)
             yield Gateway(

@@ -247,7 +247,7 @@ def test_a_gateway_that_wants_a_key_is_given_it_once(browser: Browser, tmp_path:
     keys, key = tmp_path / "keys.toml", new_key()
     keys.write_text(f'[keys.ci]\nsha256 = "{digest_of(key)}"\n')
     repository = tiny_graphs.publish_all(tmp_path / "repository")
-    with gateway(repository, environment={"ATELIER_API_KEYS": str(keys)}) as running:
+    with gateway(repository, "--api-keys", str(keys)) as running:
         page = browser.new_page()
         page.goto(running.http_address)
         for given in ("not this one", key):
