@@ -41,7 +41,7 @@ class _Server(uvicorn.Server):
 class _Protocol(HttpToolsProtocol):
     """A connection that is closed where the head of a request does not come, or does not end.
 
-    So is one on which the rest of a body goes on coming long after it was refused.
+    So is one on which the rest of a body does not come to its end long after it was refused.
     """
 
     def __init__(self, *, receive_timeout: float, **named: Any) -> None:
@@ -64,8 +64,6 @@ class _Protocol(HttpToolsProtocol):
         if not self._in_body:
             self._expect()
             self._head_bytes += len(data)
-        elif self.cycle.response_complete:
-            self._expect()
         super().data_received(data)
         if self._in_head:  # the next one may have begun behind the last
             self._expect()
@@ -88,6 +86,11 @@ class _Protocol(HttpToolsProtocol):
         self._arrived()
         self._in_body = False
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_body:  # closed at once, the connection would take the answer with it
+            self._expect()
 
     def _expect(self) -> None:
         if self._timer is None:
