@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS)
 
-.PHONY: demo test install pipeline proto lint format types contracts pytest clean
+.PHONY: demo test install pipeline proto monitoring lint format types contracts pytest clean
 
 demo: $(VENV)/.serving ## gateway on the shipped models, pictures of all of them, the page to play with
 	$(BIN)/atelier demo $(ARGS)
@@ -22,6 +22,9 @@ proto: install ## generate serving/pb again from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iserving/pb=proto/atelier/v1 --python_out=. --pyi_out=. \
 	  --grpc_python_out=. --include_imports --include_source_info \
 	  --descriptor_set_out=serving/pb/image_generation.binpb serving/pb/image_generation.proto
+
+monitoring: install ## rules, dashboards and docs/metrics.md again from monitoring/
+	$(BIN)/python -m monitoring
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -54,6 +54,25 @@ def tables(results: Results) -> dict[str, tuple[list[str], Rows]]:
             ],
             _overload(results["overload"]["runs"]),
         )
+    if results.get("watching"):
+        for model, runs in results["watching"]["models"].items():
+            made[f"{model}, saturated: what being watched costs"] = (
+                ["gateway with", "rows/s", "of neither", "CPU ms a row", "of neither"],
+                _watching(runs),
+            )
+        scrapes = results["watching"]["scrapes"]
+        made["A scrape"] = (
+            ["series", "under load, p50 ms", "p95 ms", "CPU ms", "of a core, every 15 s"],
+            [
+                [
+                    str(scrapes["series"]),
+                    f"{1000 * scrapes['loaded_p50']:.1f}",
+                    f"{1000 * scrapes['loaded_p95']:.1f}",
+                    f"{1000 * scrapes['cpu_seconds']:.1f}",
+                    f"{100 * scrapes['cpu_seconds'] / 15:.2f} %",
+                ]
+            ],
+        )
     if results.get("overhead"):
         made["One image with nothing else going on"] = (
             ["", "p50 ms"],
@@ -171,6 +190,22 @@ def _overload(runs: list[dict[str, Any]]) -> Rows:
                 f"{middle([one['memory_grown'] for one in each]) / 2**20:+.0f}",
             ]
         )
+    return rows
+
+
+def _watching(runs: Mapping[str, list[dict[str, float]]]) -> Rows:
+    """Ratios are taken within a round, and then their median."""
+    rows = []
+    for name, each in runs.items():
+        cells = [name]
+        for key, shown in (("rows", "{:.0f}"), ("cpu_seconds_a_row", "{:.2f}")):
+            scale = 1000 if "cpu" in key else 1
+            ratios = [one[key] / other[key] for one, other in zip(each, runs["neither"], strict=True)]
+            cells += [
+                shown.format(scale * middle([run[key] for run in each])),
+                f"{100 * middle(ratios):.1f} %",
+            ]
+        rows.append(cells)
     return rows
 
 

@@ -58,6 +58,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--gpu-instances", type=int, default=0, metavar="N", help="demand a GPU, with N instances on each")
     add("--engine-cache", type=Path, metavar="DIR", help="where Triton keeps the engines it has built")
+    add(
+        "--plan",
+        action="store_true",
+        help="build a TensorRT plan too, for the GPU of this machine (tritonserver "
+        "--model-config-name=tensorrt serves it)",
+    )
+    add("--timing-cache", type=Path, metavar="FILE", help="keep the timings of building plans in this file")
     add("--workspace-bytes", type=int, metavar="BYTES", help="GPU memory for building (default: 1 GiB)")
 
 
@@ -69,7 +76,7 @@ def acceleration(
         given = [
             name
             for name in ("accelerate_precision", "gpu_instances", "engine_cache", "workspace_bytes")
-            if getattr(options, name)
+            if getattr(options, name) and not (options.plan and name == "workspace_bytes")
         ]
         if given:
             flag = "--" + given[0].replace("_", "-")

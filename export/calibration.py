@@ -22,6 +22,7 @@ from serving.samplers import sampler, split
 from serving.samplers.schedules import sigmas
 from training.data import Splits
 from training.data.pairs import PairData
+from training.layers import Enlarge
 
 Inputs = dict[str, NDArray[Any]]
 
@@ -124,7 +125,8 @@ def _images(manifest: Manifest, data: Splits, count: int, rng: np.random.Generat
         train = train.second if manifest.role == "b_to_a" else train.first
     indices = np.sort(rng.choice(len(train), min(count, len(train)), replace=False))
     batch = train.batch(indices, rng)
-    inputs: Inputs = {"image": batch.images.numpy().astype(np.float32)}
+    # Graphs take images at the size that they are served at.
+    inputs: Inputs = {"image": Enlarge(train.spec.enlarge)(batch.images).numpy().astype(np.float32)}
     if manifest.input("class_id") is not None:
         assert batch.labels is not None, "a conditional graph is trained on labelled data"
         inputs["class_id"] = batch.labels.numpy()[:, None]

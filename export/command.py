@@ -14,13 +14,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from export.accelerate import Batches, acceleration, add_options
+from export.accelerate import Batches, acceleration, add_options, profile
 from export.checked import Checks, Exported
+from export.comparison import LARGEST_LOSS, Comparison, compare, require
+from export.evaluate import Trial
 from export.onnx import OPSET, ExportError
-from export.publish import Candidate, PublishError, plan, publish
+from export.publish import Candidate, PublishError, plan, publish, update_quality
 from export.sampled import export_sampled, plan_sampled
 from export.sources import Source, from_repository, from_run
+from export.tensorrt import PlanRequest, built, require_tensorrt
 from export.validate import TOLERANCE
+from export.variant import LARGEST_ERRORS, Reduction, reduced, renamed
 from serving.manifest import Manifest, ManifestError
 from training.checkpoint import CheckpointError
 
@@ -87,6 +91,33 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODEL[:VERSION]",
         help="take the graphs of a model in the repository rather than those of a run",
     )
+    lower = result.add_argument_group("lower precision", "a model of its own, such as digits_unet_int8")
+    lower.add_argument(
+        "--precision", choices=("float16", "bfloat16", "int8"), help="publish the graphs in this precision"
+    )
+    lower.add_argument(
+        "--max-error",
+        type=float,
+        metavar="X",
+        help="largest error: root mean square, as a share of the output's (default: "
+        + ", ".join(f"{bound:g} for {name}" for name, bound in LARGEST_ERRORS.items())
+        + ")",
+    )
+    lower.add_argument(
+        "--max-quality-loss",
+        type=float,
+        default=LARGEST_LOSS,
+        metavar="Y",
+        help="most that the Fréchet distance may rise, and accuracy and coverage fall, against float32 "
+        f"(default: {LARGEST_LOSS:g})",
+    )
+    lower.add_argument(
+        "--quality-samples",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="images to draw for that from either model; 0 measures nothing (default: 2,000)",
+    )
     add_options(result)
     return result
 
@@ -106,6 +137,9 @@ def run(options: argparse.Namespace) -> None:
             max_rows=options.max_batch_size,
         )
         manifests = [sampled.manifest]
+    if options.precision:
+        original = manifests[0].model
+        manifests = renamed(manifests, options.name or f"{original}_{options.precision}", options.precision)
     version = plan(options.to, manifests, options.version)
     with _progress(console) as start:
         checks = Checks(
@@ -121,12 +155,26 @@ def run(options: argparse.Namespace) -> None:
                 manifest.graph: one.model for manifest, one in zip(source.manifests, exported, strict=True)
             }
             exported = [export_sampled(sampled, graphs, checks)]
-    candidates = [
-        Candidate(manifest=_accelerated(manifest, one, source, options), record=one.record, model=one.model)
-        for manifest, one in zip(manifests, exported, strict=True)
-    ]
+        float32 = exported
+        if options.precision:
+            exported = reduced(source.manifests, float32, _reduction(options), checks)
+        candidates = [
+            _candidate(manifest, one, source, options, checks)
+            for manifest, one in zip(manifests, exported, strict=True)
+        ]
+    comparison = None
+    if options.precision and options.quality_samples:
+        comparison = _compared(source.manifests, float32, candidates, options, console)
+        candidates = [
+            dataclasses.replace(one, record=dataclasses.replace(one.record, quality_change=comparison.change))
+            for one in candidates
+        ]
     if not options.dry_run:
         version = publish(options.to, candidates, options.version)
+        if comparison:
+            measured, model = comparison.measured, manifests[0].model
+            quality = measured.evaluation.quality
+            update_quality(options.to, model, version, quality, measured.card(model), measured.grid)
     model = manifests[0].model
     report(console, f"{model} version {version}, from {source.origin}", candidates, exported)
     if options.dry_run:
@@ -137,13 +185,53 @@ def run(options: argparse.Namespace) -> None:
     console.print(f"  atelier serve --repository {options.to}", highlight=False, soft_wrap=True)
 
 
-def _accelerated(manifest: Manifest, one: Exported, source: Source, options: argparse.Namespace) -> Manifest:
-    """The manifest with what the options say of GPUs."""
+def _candidate(
+    manifest: Manifest, one: Exported, source: Source, options: argparse.Namespace, checks: Checks
+) -> Candidate:
+    """A graph to publish, with what the options want for GPUs."""
     if one.onnx is None:
-        return manifest
+        return Candidate(manifest=manifest, record=one.record, model=one.model)
     batches = Batches(least=one.record.min_rows, most=options.max_batch_size, size=source.size)
     found = acceleration(options, one.onnx, batches, one.record.precision)
-    return dataclasses.replace(manifest, acceleration=found)
+    manifest = dataclasses.replace(manifest, acceleration=found)
+    if not options.plan:
+        return Candidate(manifest=manifest, record=one.record, model=one.model)
+    done = checks.start(f"{manifest.role}: TensorRT plan", 1)
+    request = PlanRequest(
+        profile=found.profile if found else profile(options, one.onnx, batches),
+        workspace_bytes=options.workspace_bytes or PlanRequest.workspace_bytes,
+        timing_cache=options.timing_cache,
+    )
+    plan, plan_record = built(manifest, one, request, source.size)
+    done()
+    record = dataclasses.replace(one.record, plan=plan_record)
+    return Candidate(manifest=manifest, record=record, model=one.model, plan=plan)
+
+
+def _reduction(options: argparse.Namespace) -> Reduction:
+    largest = LARGEST_ERRORS[options.precision] if options.max_error is None else options.max_error
+    return Reduction(
+        precision=options.precision,
+        activations="int8" if options.accelerate == "tensorrt" or options.plan else "uint8",
+        largest_error=largest,
+    )
+
+
+def _compared(
+    manifests: Sequence[Manifest],
+    float32: Sequence[Exported],
+    candidates: Sequence[Candidate],
+    options: argparse.Namespace,
+    console: Console,
+) -> Comparison:
+    """The candidates beside the float32 graphs; raises `ExportError` where too much quality is lost."""
+    originals = [
+        Candidate(manifest=manifest, record=one.record, model=one.model)
+        for manifest, one in zip(manifests, float32, strict=True)
+    ]
+    comparison = compare(originals, candidates, Trial(samples=options.quality_samples), console)
+    require(comparison, candidates[0].manifest.model, options.max_quality_loss)
+    return comparison
 
 
 def _source(options: argparse.Namespace) -> Source:
@@ -154,15 +242,21 @@ def _source(options: argparse.Namespace) -> Source:
         raise ExportError("give the folder of a run, or with --sampler a model by --from-model, and not both")
     if options.sampler is None and (options.from_model or options.guidance_scale is not None):
         raise ExportError("--from-model and --guidance-scale are for --sampler: give one, such as ddim:20")
-    if options.sampler and options.accelerate:
+    if options.sampler and (options.accelerate or options.plan):
         raise ExportError(
-            "--accelerate is for graphs that are called step by step: leave it out, and Triton runs a whole "
-            "sampler by CUDA wherever it has a GPU"
+            "--accelerate and --plan are for graphs that are called step by step: leave them out, and Triton "
+            "runs a whole sampler by CUDA wherever it has a GPU"
         )
+    if options.plan:
+        require_tensorrt()
+    if options.precision and options.sampler:
+        raise ExportError("--precision is for graphs that are called step by step: leave --sampler out")
+    if options.max_error is not None and not options.precision:
+        raise ExportError("--max-error says nothing without --precision: add --precision int8 or float16")
     if options.from_model:
         return from_repository(options.to, options.from_model)
-    # The name is that of what is published: with --sampler another model than that of the run.
-    name = None if options.sampler else options.name
+    # The name is that of what is published: a sampler or a variant is another model than that of the run.
+    name = None if options.sampler or options.precision else options.name
     return from_run(options.run, name=name, max_batch_size=options.max_batch_size)
 
 

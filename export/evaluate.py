@@ -13,6 +13,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from export.asking import Sampling, as_served, generate, translate
 from export.cards import FIGURES, card
 from export.generation import Evaluation, ImageSet, evaluate_generation
 from export.grids import generation_grid, translation_grid
-from export.inception import InceptionError, inception_frechet_distance
+from export.inception import InceptionError, inception_frechet_distance, require_inception
 from export.publish import PublishError, update_quality
 from export.translation import EXPLAINED, evaluate_translation
 from serving.client import AtelierError, Client
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     console = Console(stderr=True)
     try:
+        if options.inception_weights:
+            require_inception(options.inception_weights)
         with ExitStack() as stack:
             address = options.address
             if address is None:
@@ -89,24 +92,93 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _evaluate(model: str, address: str, options: argparse.Namespace, console: Console) -> Evaluation:
-    with Client(address) as client:
-        about = client.model(model)
-        splits = _data(about, options.data)
-        spec = splits.train.spec
-        if about.directions:
-            evaluation, grid = _translation(client, about, splits, options, console)
-            explained = EXPLAINED
-        else:
-            evaluation, grid = _generation(client, about, splits, options, console)
-            explained = FIGURES
-    text = card(
-        model=model, facts=_facts(about), rows=evaluation.rows, notes=evaluation.notes, explained=explained
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is drawn to measure a model, and what it is compared with."""
+
+    samples: int = 2000
+    """Images to draw, or translations to make at most."""
+    seed: int = 0
+    """Seed of the evaluation."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How to sample, where it is not as the model says."""
+    data: str | None = None
+    """Data set to compare with; None for what the model was trained on."""
+    inception_weights: Path | None = None
+    """Weights for FID on Inception features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What was found of a model."""
+
+    evaluation: Evaluation
+    """The figures."""
+    grid: bytes
+    """Some of what it drew, as PNG."""
+    facts: Mapping[str, str]
+    """What the card says above the figures."""
+    explained: Mapping[str, str]
+    """What the figures mean."""
+    version: int
+    """The version that was asked."""
+    data: str
+    """Name of the data set."""
+
+    def card(self, model: str) -> str:
+        """The card of the model."""
+        return card(
+            model=model,
+            facts=self.facts,
+            rows=self.evaluation.rows,
+            notes=self.evaluation.notes,
+            explained=self.explained,
+        )
+
+
+def measure(client: Client, model: str, trial: Trial, console: Console) -> Measured:
+    """Measure a model through a gateway.
+
+    Raises `EvaluationError`, `DataError` or `AtelierError` where it cannot be measured.
+    """
+    about = client.model(model)
+    splits = _data(about, trial.data)
+    evaluation, grid = (_translation if about.directions else _generation)(
+        client, about, splits, trial, console
     )
-    _print_rows(f"{model} on {spec.name}", evaluation)
+    return Measured(
+        evaluation=evaluation,
+        grid=grid,
+        facts=_facts(about),
+        explained=EXPLAINED if about.directions else FIGURES,
+        version=about.default_version,
+        data=splits.train.spec.name,
+    )
+
+
+def _evaluate(model: str, address: str, options: argparse.Namespace, console: Console) -> Evaluation:
+    trial = Trial(
+        samples=options.samples,
+        seed=options.seed,
+        sampling=Sampling(
+            steps=options.steps, sampler=options.sampler, guidance_scale=options.guidance_scale
+        ),
+        data=options.data,
+        inception_weights=options.inception_weights,
+    )
+    with Client(address) as client:
+        measured = measure(client, model, trial, console)
+    _print_rows(f"{model} on {measured.data}", measured.evaluation)
     if not options.no_card:
-        update_quality(options.repository, model, about.default_version, evaluation.quality, text, grid)
-    return evaluation
+        update_quality(
+            options.repository,
+            model,
+            measured.version,
+            measured.evaluation.quality,
+            measured.card(model),
+            measured.grid,
+        )
+    return measured.evaluation
 
 
 def _data(about: Any, wanted: str | None) -> Splits:
@@ -119,45 +191,44 @@ def _data(about: Any, wanted: str | None) -> Splits:
 
 
 def _generation(
-    client: Client, about: Any, splits: Splits, options: argparse.Namespace, console: Console
+    client: Client, about: Any, splits: Splits, trial: Trial, console: Console
 ) -> tuple[Evaluation, bytes]:
-    rng = np.random.default_rng(options.seed)
+    rng = np.random.default_rng(trial.seed)
     spec = splits.train.spec
     train = _images(splits.train, MOST_TRAINING_IMAGES, rng)
     held_out = _images(splits.held_out, MOST_HELD_OUT_IMAGES, rng)
     classes = len(about.class_labels)
-    labels = np.arange(options.samples) % classes if classes else None
-    sampling = Sampling(steps=options.steps, sampler=options.sampler, guidance_scale=options.guidance_scale)
+    labels = np.arange(trial.samples) % classes if classes else None
     drawn = generate(
         client,
         about.name,
         labels,
-        count=options.samples,
+        count=trial.samples,
         spec=spec,
-        sampling=sampling,
-        seed=options.seed,
+        sampling=trial.sampling,
+        seed=trial.seed,
         console=console,
     )
     with console.status("Training a classifier that judges, and measuring ..."):
         evaluation = evaluate_generation(
-            spec, train, held_out, ImageSet(images=drawn.images, labels=labels), seed=options.seed
+            spec, train, held_out, ImageSet(images=drawn.images, labels=labels), seed=trial.seed
         ).with_note(drawn.described)
-    if options.inception_weights:
-        distance = inception_frechet_distance(held_out.images, drawn.images, options.inception_weights)
+    if trial.inception_weights:
+        distance = inception_frechet_distance(held_out.images, drawn.images, trial.inception_weights)
         evaluation = evaluation.with_figure("inception_frechet_distance", distance)
     return evaluation, _png(generation_grid(drawn.images, classes))
 
 
 def _translation(
-    client: Client, about: Any, splits: Splits, options: argparse.Namespace, console: Console
+    client: Client, about: Any, splits: Splits, trial: Trial, console: Console
 ) -> tuple[Evaluation, bytes]:
     train, held_out = splits.train, splits.held_out
     spec = train.spec
     if not isinstance(train, PairData) or not isinstance(held_out, PairData) or not held_out.paired:
         raise EvaluationError(f"{spec.name} has no held-out pairs to compare translations with: give --data")
-    rng = np.random.default_rng(options.seed)
+    rng = np.random.default_rng(trial.seed)
     first, second = (
-        _images(side, min(options.samples, MOST_HELD_OUT_IMAGES), None)
+        _images(side, min(trial.samples, MOST_HELD_OUT_IMAGES), None)
         for side in (held_out.first, held_out.second)
     )
     sides = tuple(_images(side, MOST_TRAINING_IMAGES, rng) for side in (train.first, train.second))
@@ -174,7 +245,7 @@ def _translation(
     }
     with console.status("Training a classifier that judges, and measuring ..."):
         evaluation = evaluate_translation(
-            spec, (sides[0], sides[1]), (first, second), translated, seed=options.seed
+            spec, (sides[0], sides[1]), (first, second), translated, seed=trial.seed
         )
     return evaluation, _png(translation_grid(first.images, second.images, translated))
 
@@ -208,6 +279,7 @@ def _facts(about: Any) -> dict[str, str]:
         "Training seed": known.get("seed", ""),
         "Processor seconds": known.get("cpu_seconds", ""),
         "Method": known.get("paper", ""),
+        "Precision": known.get("precision", ""),
         "Version": str(about.default_version),
     }
 

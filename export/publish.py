@@ -22,6 +22,7 @@ from serving.manifest import Manifest, ManifestError, VersionRecord, parse, rend
 CONFIG = "config.pbtxt"
 VARIANTS = "configs"
 MODEL = "model.onnx"
+PLAN = "model.plan"
 CARD = "card.md"
 SAMPLES = "samples.png"
 
@@ -42,6 +43,8 @@ class Candidate:
     """What is known of the new version."""
     model: bytes
     """The ONNX file."""
+    plan: bytes | None = None
+    """A TensorRT plan of it, where the record has one."""
 
 
 def published(repository: Path) -> dict[str, Manifest]:
@@ -105,6 +108,8 @@ def publish(repository: Path, candidates: Sequence[Candidate], version: int | No
                 policy, canary = old.version_policy, old.canary
                 manifest = dataclasses.replace(manifest, version_policy=policy, canary=canary)
             write(folder / str(version) / MODEL, candidate.model)
+            if candidate.plan is not None:
+                write(folder / str(version) / PLAN, candidate.plan)
             write_configs(folder, manifest)
             _verify(folder, manifest, version)
     return version
@@ -235,6 +240,9 @@ def _verify(folder: Path, manifest: Manifest, version: int) -> None:
         raise PublishError(f"{manifest.graph}: the file read back has another digest than the one written")
     if parse((folder / CONFIG).read_text(encoding="utf-8"), manifest.graph) != manifest:
         raise PublishError(f"{manifest.graph}: the configuration read back is not the one written")
+    plan = manifest.versions[version].plan
+    if plan and hashlib.sha256((folder / str(version) / PLAN).read_bytes()).hexdigest() != plan.sha256:
+        raise PublishError(f"{manifest.graph}: the plan read back has another digest than the one written")
 
 
 def _probed(candidate: Candidate) -> VersionRecord:

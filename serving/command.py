@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 import time
@@ -14,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
+from serving import logs
 from serving.door import Door, check_exposure
 from serving.errors import ServingError
 from serving.grpc_api import GrpcServer
@@ -26,6 +28,7 @@ from serving.opening import open_service
 from serving.ports import PortError, address, listen
 from serving.service import Service
 from serving.settings import Settings, SettingsError, describe, flags, load_settings
+from serving.telemetry import open_tracer
 from serving.tls import grpc_credentials, open_certificates, rotating_context
 from serving.watched import FilesError, Watched
 
@@ -58,7 +61,7 @@ def main(arguments: list[str]) -> int:
             "`atelier export`",
             _FAILED,
         )
-    _log_to_stderr(resolved.settings.log_level)
+    logs.configure(resolved.settings.log_level, resolved.settings.log_format)
     try:
         return asyncio.run(serve(resolved.settings, say=partial(print, flush=True)))
     except (FilesError, ServingError, PortError) as error:
@@ -75,13 +78,16 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> int:
     were cut off. Raises `PortError` and `FilesError`.
     """
     started = time.monotonic()
+    # A timestamp for each series would double what is scraped.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     life = Life()
     life.heed_signals()
     registry = CollectorRegistry()
     door, certificates = Door(settings), open_certificates(settings)
     with contextlib.ExitStack() as listeners:
         async with contextlib.AsyncExitStack() as opened:
-            service = await opened.enter_async_context(open_service(settings, registry))
+            tracer = await opened.enter_async_context(open_tracer(os.environ))
+            service = await opened.enter_async_context(open_service(settings, registry, tracer))
 
             def not_ready() -> str | None:
                 return life.not_ready_reason() or service.not_ready_reason()
@@ -148,12 +154,6 @@ def _parser() -> argparse.ArgumentParser:
 def _complain(error: object, status: int) -> int:
     print(f"atelier serve: {error}", file=sys.stderr)
     return status
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
 
 
 def _port(listener: socket.socket) -> int:

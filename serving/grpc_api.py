@@ -20,14 +20,16 @@ from serving.methods import METHODS, SERVICE, Method
 from serving.ports import PortError, address, listen
 from serving.service import RequestContext, Service
 from serving.settings import Settings
+from serving.traced_transports import TracedGrpc
 
 _PARTING_SECONDS = 1.0  # beyond the grace, in which those that the service cut off are told
 
 
 def build_server(service: Service, settings: Settings, door: Door | None = None) -> grpc.aio.Server:
     """A server of every RPC of the proto, not yet bound nor started."""
+    traced = [] if service.tracer is None else [TracedGrpc(service.tracer)]
     server = grpc.aio.server(
-        interceptors=[GrpcDoor(door or Door(settings))],
+        interceptors=[*traced, GrpcDoor(door or Door(settings))],
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),

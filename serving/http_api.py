@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -33,6 +34,7 @@ from serving.service import RequestContext, Service
 from serving.settings import Settings
 from serving.status import HTTP_CODES, internal_error
 from serving.status import to_json as error_json
+from serving.traced_transports import TracedHttp
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +77,8 @@ def create_app(
         Mount("/web", StaticFiles(directory=_WEB)),
         *_status_routes(registry, not_ready),
     ]
-    middleware = [Middleware(HttpDoor, door=door or Door(settings))]
+    traced = [] if service.tracer is None else [Middleware(TracedHttp, tracer=service.tracer)]
+    middleware = [*traced, Middleware(HttpDoor, door=door or Door(settings))]
     return Starlette(routes=routes, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS)
 
 
@@ -94,7 +97,8 @@ def _status_routes(registry: CollectorRegistry, not_ready: NotReady) -> list[Rou
 
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), headers={"Content-Type": content_type})
+        # In a thread: with many models it takes longer than requests should have to wait.
+        return Response(await asyncio.to_thread(encode, registry), headers={"Content-Type": content_type})
 
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 

@@ -50,6 +50,10 @@ Schedule = Literal["vp_linear", "vp_cosine", "edm", "flow"]
 _TRITON_DTYPES: dict[Dtype, str] = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
 _DTYPES: dict[str, Dtype] = {triton: ours for ours, triton in _TRITON_DTYPES.items()}
 
+LEAST_TIMESTEPS: dict[Schedule, int] = {"vp_linear": 21, "vp_cosine": 2}
+"""Timesteps that a variance-preserving schedule needs: with 20 the last of the linear betas is 1, and nothing
+is left of the image."""
+
 
 class ManifestError(ValueError):
     """A configuration that is not a manifest of ours: names the graph, the key and the remedy."""
@@ -117,6 +121,11 @@ class NoiseSchedule:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Schedule):
             raise ManifestError(f"noise schedule {self.kind!r} is not one of {', '.join(get_args(Schedule))}")
+        least = LEAST_TIMESTEPS.get(self.kind, 0)
+        if self.timesteps < least:
+            raise ManifestError(
+                f"noise schedule {self.kind!r} needs at least {least} timesteps, got {self.timesteps}"
+            )
         if not 0 < self.sigma_min < self.sigma_max:
             raise ManifestError(
                 f"noise schedule needs 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}"
@@ -162,7 +171,7 @@ class PlanRecord:
     sha256: str
     """Digest of the plan."""
     max_abs_error: float
-    """Largest absolute difference to torch on that GPU."""
+    """Largest absolute difference to the model file beside it, on that GPU."""
     tensorrt: str
     """Version of TensorRT that built it."""
     gpu: str
@@ -182,7 +191,8 @@ class VersionRecord:
     sha256: str
     """Digest of the model file."""
     max_abs_error: float
-    """Largest absolute difference to torch seen when it was exported."""
+    """Largest absolute difference to torch seen when it was exported; of a whole sampler in one graph, to the
+    same steps one by one."""
     created: str = ""
     """When it was published, ISO 8601 in UTC."""
     min_rows: int = 1
@@ -193,6 +203,9 @@ class VersionRecord:
     """What it computed for fixed inputs, to be found again wherever it is loaded."""
     precision: Precision = "float32"
     """What the arithmetic of the file is done in."""
+    relative_error: float = 0.0
+    """Of lower precision: root mean square of the difference to torch on inputs that the graph really meets,
+    as a share of the output's."""
     speedup: float = 1.0
     """Rows per second over those of the float32 graph, measured in the same run on the CPU that exported."""
     quality_change: Mapping[str, float] = field(default_factory=dict)
@@ -417,7 +430,7 @@ def _plain(record: VersionRecord) -> dict[str, Any]:
     something."""
     values = dataclasses.asdict(record)
     plain = VersionRecord(sha256="", max_abs_error=0.0)
-    optional = ("probe", "precision", "speedup", "quality_change", "plan")
+    optional = ("probe", "precision", "relative_error", "speedup", "quality_change", "plan")
     return {
         name: value for name, value in values.items() if name not in optional or value != getattr(plain, name)
     }

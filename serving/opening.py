@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
 
 from serving.backends import BACKENDS, Backend
@@ -16,6 +17,8 @@ from serving.batching.run import Runner
 from serving.cache import ResultCache
 from serving.control import Control
 from serving.drawing import Drawing
+from serving.event_loop import watch_event_loop
+from serving.gpu import GpuCollector
 from serving.holdings import Graph, Holdings
 from serving.manifest import Manifest
 from serving.metrics import Metrics
@@ -25,13 +28,16 @@ from serving.requests import Requests
 from serving.resolve import resolve
 from serving.service import Service
 from serving.settings import Settings
+from serving.state_metrics import StateCollector
 
 log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def open_service(settings: Settings, registry: CollectorRegistry) -> AsyncIterator[Service]:
-    """A service on the repository of `settings`, its metrics in `registry`.
+async def open_service(
+    settings: Settings, registry: CollectorRegistry, tracer: Tracer | None = None
+) -> AsyncIterator[Service]:
+    """A service on the repository of `settings`, its metrics in `registry`, its requests traced if at all.
 
     Yields as soon as the repository is read, so that transports can say why they are not ready; models load
     meanwhile. On leaving, nothing new is begun, requests under way are given the grace that the settings
@@ -39,7 +45,7 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
     """
     metrics = Metrics(registry)
     backend: Backend = resolve(BACKENDS, settings.backend, "backend").from_settings(settings)
-    pictures = PicturePool(settings.picture_threads)
+    pictures = PicturePool(settings.picture_threads, metrics)
     try:
         manifests: dict[Graph, Manifest] = {}
         engine = Engine(backend, manifests, max_batch_bytes=settings.max_batch_bytes, metrics=metrics)
@@ -62,6 +68,12 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
         )
         runner = Runner(engine, admission)
         requests = Requests(models=repository, default_deadline=settings.default_deadline, metrics=metrics)
+        state = StateCollector(repository=repository, control=control, backend=backend, engine=engine)
+        gpus = GpuCollector()
+        registry.register(state)
+        registry.register(gpus)
+        gpus.start()
+        lag = asyncio.create_task(watch_event_loop(metrics))
         life = asyncio.create_task(control.run())
         life.add_done_callback(_say_if_it_failed)
         try:
@@ -78,11 +90,15 @@ async def open_service(settings: Settings, registry: CollectorRegistry) -> Async
                     metrics=metrics,
                 ),
                 pictures=pictures,
+                tracer=tracer,
             )
         finally:
             await requests.close(settings.shutdown_grace)
+            registry.unregister(state)
+            gpus.stop()
             life.cancel()
-            await asyncio.gather(life, return_exceptions=True)
+            lag.cancel()
+            await asyncio.gather(life, lag, return_exceptions=True)
             await engine.close()
     finally:
         await backend.close()

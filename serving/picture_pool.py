@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +15,9 @@ from serving.calls import Array
 from serving.catalog import PublicModel
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
+from serving.metrics import Metrics
 from serving.pb import image_generation_pb2 as pb
+from serving.tracing import current, exemplar, span
 
 T = TypeVar("T")
 
@@ -22,7 +25,8 @@ T = TypeVar("T")
 class PicturePool:
     """Threads that decode and encode."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -33,11 +37,17 @@ class PicturePool:
         self, images: Sequence[pb.Image], model: PublicModel, graph: Manifest, max_pixels: int
     ) -> list[Array]:
         """Images of a request as the graph takes them, of `max_pixels` in all; errors name the image."""
-        return await self.run(_decode, images, model, graph, max_pixels)
+        with span("decode"):
+            return await self.run(_decode, images, model, graph, max_pixels)
 
     async def encode(self, images: Iterable[Array], graph: Manifest, image_format: int) -> list[pb.Image]:
         """Images that a graph made, as they are answered."""
-        return await self.run(_encode, images, graph.value_range, image_format)
+        began = monotonic()
+        with span("encode"):
+            encoded = await self.run(_encode, images, graph.value_range, image_format)
+        name = pictures.format_name(image_format)
+        self._metrics.encoded(name, monotonic() - began, exemplar(current()))
+        return encoded
 
     async def sheet(self, images: Sequence[pb.Image], image_format: int) -> bytes:
         """One picture of these: a single one as it is, several as a contact sheet."""

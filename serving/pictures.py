@@ -66,6 +66,11 @@ def known_format(image_format: int) -> bool:
     return image_format in _OPTIONS or image_format == pb.IMAGE_FORMAT_RAW_U8
 
 
+def format_name(image_format: int) -> str:
+    """The format that `encode` writes for it: png, jpeg, webp or raw."""
+    return _OPTIONS[image_format][0].lower() if image_format in _OPTIONS else "raw"
+
+
 def to_tensor(pixels: Pixels, value_range: tuple[float, float]) -> Array:
     """Pixels to a tensor with black and white at the ends of the value range."""
     low, high = value_range

@@ -193,7 +193,8 @@ class Repository:
         stamp = self._stamps.get((manifest.graph, version))
         others = [v for graph, v in self._holdings.of_model(manifest.model) if graph == manifest.graph]
         try:
-            await self._holdings.load(manifest, version, before=max(others, default=None))
+            with self._metrics.loading(manifest.graph):
+                await self._holdings.load(manifest, version, before=max(others, default=None))
         except ServingError as error:
             self._refusals.refuse(manifest, version, stamp, error)
         except Exception:
@@ -256,6 +257,7 @@ class Repository:
 
     def _show(self, entry: PublicModel) -> None:
         if self.catalog.models.get(entry.name) != entry:
+            self._metrics.serve(entry.name, entry.versions)
             models = {**self.catalog.models, entry.name: entry}
             self.catalog = dataclasses.replace(self.catalog, models=dict(sorted(models.items())))
 

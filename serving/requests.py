@@ -13,8 +13,10 @@ from typing import Any
 from serving.access import ADMIN, ANYBODY, USE, Caller
 from serving.batching.ticket import Ticket, Work
 from serving.errors import Code, ServingError, invalid, one_of
+from serving.logs import request_id
 from serving.manifest import Manifest
-from serving.metrics import Metrics
+from serving.metrics import UNKNOWN, Metrics
+from serving.tracing import current, describe_request, end_request, exemplar
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,16 @@ class RequestContext:
         self.caller.require(ADMIN)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Resolved:
+    """What is known of a request once its model has been looked up."""
+
+    task: str = ""
+    """What it asks of the model."""
+    version: str = ""
+    """Of which version."""
+
+
 class Requests:
     """The requests under way."""
 
@@ -54,7 +66,7 @@ class Requests:
         self._models = models
         self._default_deadline = default_deadline
         self._metrics = metrics
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], _Resolved] = {}
         self._cut_off: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
@@ -68,11 +80,13 @@ class Requests:
         """
         began = monotonic()
         code = "OK"
-        model = model if model in self._models else "unknown"
+        model = model if model in self._models else UNKNOWN
         task = asyncio.current_task()
         assert task is not None, "requests run in tasks"
-        self._tasks.add(task)
-        self._metrics.requests_in_flight.labels(method).inc()
+        self._tasks[task] = _Resolved()
+        request_id.set(context.request_id)
+        describe_request(request_id=context.request_id, method=method, model=model)
+        self._metrics.in_flight(method).inc()
         try:
             if self.closing:
                 raise ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again", retry_after=1.0)
@@ -104,15 +118,32 @@ class Requests:
             log.exception("%s of %s failed (request %s)", method, model, context.request_id or "without id")
             raise ServingError(code, "internal error; the log of the gateway says why") from error
         finally:
-            self._tasks.discard(task)
-            self._metrics.requests_in_flight.labels(method).dec()
-            self._metrics.requests.labels(method, model, code).inc()
-            self._metrics.request_seconds.labels(method, model).observe(monotonic() - began)
+            resolved = self._tasks.pop(task)
+            seconds = monotonic() - began
+            self._metrics.in_flight(method).dec()
+            self._metrics.answered(
+                method=method,
+                task=resolved.task,
+                model=model,
+                version=resolved.version,
+                code=code,
+                seconds=seconds,
+                exemplar=exemplar(current()),
+            )
+            end_request(code)
+            log.debug("%s of %s: %s after %.4f s", method, model, code, seconds)
+
+    def resolved(self, task: str, version: int) -> None:
+        """Says of the current request what it asks of its model, and of which version."""
+        running = asyncio.current_task()
+        if running is not None and running in self._tasks:
+            self._tasks[running] = _Resolved(task=task, version=str(version))
+            describe_request(task=task, version=str(version))
 
     async def close(self, grace: float) -> None:
         """Takes no more, gives those under way `grace` seconds, and cancels what is left then."""
         self.closing = True
-        tasks = self._tasks - {asyncio.current_task()}
+        tasks = self._tasks.keys() - {asyncio.current_task()}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace)
             self._cut_off |= late

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from opentelemetry.trace import Tracer
 
 from serving import checks
 from serving.batching.run import Runner
@@ -39,6 +40,10 @@ from serving.streaming import stream
 
 __all__ = ["RequestContext", "Service"]
 
+# What `atelier evaluate` leaves beside a model's first graph.
+_CARD = "card.md"
+_SAMPLES = "samples.png"
+
 
 class _Asked(Protocol):
     """A request for a model."""
@@ -60,7 +65,9 @@ class Service:
         requests: Requests,
         drawing: Drawing,
         pictures: PicturePool,
+        tracer: Tracer | None = None,
     ) -> None:
+        self.tracer = tracer
         self._settings = settings
         self._repository = repository
         self._control = control
@@ -109,13 +116,13 @@ class Service:
 
     def card(self, model: str) -> str | None:
         """The model card in Markdown, where there is one. NOT_FOUND for an unknown model."""
-        path = self._folder(model) / "card.md"
-        return path.read_text("utf-8") if path.is_file() else None
+        path = self._beside(self._repository.catalog.model(model), _CARD)
+        return path.read_text("utf-8") if path else None
 
     def samples(self, model: str) -> bytes | None:
         """The sample grid as PNG, where there is one. NOT_FOUND for an unknown model."""
-        path = self._folder(model) / "samples.png"
-        return path.read_bytes() if path.is_file() else None
+        path = self._beside(self._repository.catalog.model(model), _SAMPLES)
+        return path.read_bytes() if path else None
 
     async def list_models(self) -> pb.ListModelsResponse:
         """Every public model of the repository, by name."""
@@ -307,6 +314,7 @@ class Service:
         async with self._requests.track(method, request.model, context, images=images) as deadline:
             key = _retry_key(request, context)
             with self._repository.lease(request.model, request.version, task, key) as (model, version):
+                self._requests.resolved(task, version)
                 yield model, version, deadline
 
     def _describe(self, model: PublicModel) -> pb.Model:
@@ -314,10 +322,15 @@ class Service:
         errors = {version: repository.refusal(model, version) for version in model.versions}
         refused = {version: error.message for version, error in errors.items() if error is not None}
         ready = repository.ready_versions(model)
-        return describe(model, ready, refused, loaded=repository.asked_for(model.name))
+        message = describe(model, ready, refused, loaded=repository.asked_for(model.name))
+        message.has_card = self._beside(model, _CARD) is not None
+        message.has_samples = self._beside(model, _SAMPLES) is not None
+        return message
 
-    def _folder(self, model: str) -> Path:
-        return self._settings.repository / self._repository.catalog.model(model).first.graph
+    def _beside(self, model: PublicModel, name: str) -> Path | None:
+        """A file beside the model's first graph, if it is there."""
+        path = self._settings.repository / model.first.graph / name
+        return path if path.is_file() else None
 
     async def _images(self, images: Sequence[pb.Image], model: PublicModel, graph: Manifest) -> list[Array]:
         """Images of a request as the graph takes them."""

@@ -122,6 +122,8 @@ class Settings(BaseModel):
     """Whether anybody who reaches a public address may use the gateway, without key or certificate."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines of the log: text for people, json for collectors."""
 
 
 @dataclass(frozen=True, kw_only=True)

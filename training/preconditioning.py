@@ -79,6 +79,9 @@ def cosine_betas(timesteps: int) -> Tensor:
 BETAS: dict[str, Callable[[int], Tensor]] = {"vp_linear": linear_betas, "vp_cosine": cosine_betas}
 """Variance-preserving schedules by name: number of timesteps to betas."""
 
+LEAST_TIMESTEPS = {"vp_linear": 21, "vp_cosine": 2}
+"""Timesteps that a schedule needs: with 20 the last of the linear betas is 1, and no image is left."""
+
 
 @lru_cache
 def vp_sigmas(kind: str, timesteps: int) -> Tensor:

@@ -34,7 +34,7 @@ class Atelier:
 
     def __init__(self, channel: grpc.aio.Channel, metrics_port: int, process_id: int) -> None:
         self._stub: Any = ImageGenerationStub(channel)  # type: ignore[no-untyped-call] # generated
-        self._metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
+        self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         self.process_id = process_id
 
     async def send(self, ask: Ask) -> str:
@@ -50,10 +50,14 @@ class Atelier:
         answer = await self._stub.GenerateImages(message(ask), timeout=ask.timeout)
         return [image.data for image in answer.images]
 
+    def metrics_page(self) -> str:
+        """/metrics as Prometheus gets it."""
+        with urlopen(self.metrics_url, timeout=10) as answer:
+            return str(answer.read().decode())
+
     def metrics(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         """Every sample of /metrics by its name and labels."""
-        with urlopen(self._metrics_url, timeout=10) as answer:
-            text = answer.read().decode()
+        text = self.metrics_page()
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
             for family in text_string_to_metric_families(text)
@@ -78,10 +82,12 @@ def message(ask: Ask) -> pb.GenerateImagesRequest:
 
 
 @asynccontextmanager
-async def serve(repository: Path, *flags: str) -> AsyncIterator[Atelier]:
+async def serve(
+    repository: Path, *flags: str, module: str = "atelier", environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Atelier]:
     """A ready gateway on free ports of the loopback; `flags` are those of `atelier serve`."""
     http, grpc_port, metrics = free_ports(3)
-    command = [sys.executable, "-m", "atelier", "serve", "--repository", str(repository)]
+    command = [sys.executable, "-m", module, "serve", "--repository", str(repository)]
     command += ["--host", "127.0.0.1", "--http-port", str(http), "--grpc-port", str(grpc_port)]
     command += ["--metrics-port", str(metrics), "--log-level", "error", *flags]
 
@@ -94,7 +100,7 @@ async def serve(repository: Path, *flags: str) -> AsyncIterator[Atelier]:
 
     path = os.pathsep.join([str(SOURCE_TREE), os.environ.get("PYTHONPATH", "")])
     async with (
-        running(command, ready=ready, environment={"PYTHONPATH": path}) as process,
+        running(command, ready=ready, environment={"PYTHONPATH": path, **(environment or {})}) as process,
         grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel,
     ):
         yield Atelier(channel, metrics, process.pid)

@@ -11,6 +11,7 @@ SCENARIOS: dict[str, str] = {
     "one_pass": "benchmarks.scenarios.one_pass:one_pass",
     "probes": "benchmarks.scenarios.probes:probes",
     "overload": "benchmarks.scenarios.overload:overload",
+    "watching": "benchmarks.scenarios.watching:watching",
 }
 """Scenarios by name, as import strings that are resolved on use."""
 

@@ -33,9 +33,13 @@ class Admission:
         self._max_bytes = max_bytes
         self._slots = slots
         self._metrics = metrics
+        metrics.rows_limit.set(max_rows)
+        metrics.bytes_limit.set(max_bytes)
         self._rows = 0
         self._bytes = 0
         self._backlog = backlog
+        metrics.rows_admitted.set_function(lambda: self._rows)
+        metrics.bytes_admitted.set_function(lambda: self._bytes)
 
     @contextmanager
     def admit(self, ticket: Ticket) -> Iterator[None]:
@@ -49,50 +53,50 @@ class Admission:
         self._check_deadline(ticket)
         self._rows += rows
         self._backlog.add(ticket)
-        self._metrics.rows_admitted.set(self._rows)
         try:
             yield
         except BaseException:
             for graph, computed in ticket.rows.items():
-                self._metrics.rows_in_vain.labels(graph).inc(computed)
+                self._metrics.graph(graph).rows_in_vain.inc(computed)
             raise
         finally:
             self._backlog.remove(ticket)
             self._rows -= rows
-            self._metrics.rows_admitted.set(self._rows)
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
         """Holds the bytes of a request's tensors; RESOURCE_EXHAUSTED where there is no room."""
         if size > self._max_bytes:
             raise self._refusal(
+                "too_large",
                 f"the request takes {size} bytes and the gateway has {self._max_bytes} for everybody: "
                 f"ask for fewer or smaller images, or raise max_pending_bytes",
                 None,
             )
         if self._bytes + size > self._max_bytes:
             raise self._refusal(
+                "bytes",
                 f"the gateway is full: {self._bytes} of {self._max_bytes} bytes are under way; "
                 f"ask again later",
                 self._until_left((self._bytes + size - self._max_bytes) / self._bytes),
             )
         self._bytes += size
-        self._metrics.bytes_admitted.set(self._bytes)
         try:
             yield
         finally:
             self._bytes -= size
-            self._metrics.bytes_admitted.set(self._bytes)
 
     def _check_room(self, rows: int) -> None:
         if rows > self._max_rows:
             raise self._refusal(
+                "too_large",
                 f"the request computes {rows} rows at a time and the gateway at most {self._max_rows} for "
                 f"everybody: ask for fewer images, or raise max_pending_rows",
                 None,
             )
         if self._rows + rows > self._max_rows:
             raise self._refusal(
+                "rows",
                 f"the gateway is full: {self._rows} of {self._max_rows} rows are under way; ask again later",
                 self._until_left((self._rows + rows - self._max_rows) / self._rows),
             )
@@ -101,7 +105,7 @@ class Admission:
         allowed = (ticket.deadline - monotonic()) / _CERTAINTY
         duration = ticket.expected_duration
         if duration > allowed:
-            self._metrics.refused.inc()
+            self._metrics.refused.labels("hopeless").inc()
             raise ServingError(
                 Code.DEADLINE_EXCEEDED,
                 f"the request takes about {duration:.3g} s on an idle machine, and its deadline leaves "
@@ -112,6 +116,7 @@ class Admission:
         late = duration + self._ahead_of(ticket) / self._slots() - allowed
         if late > 0:
             raise self._refusal(
+                "late",
                 f"the deadline cannot be met: the requests before it take {late:.3g} s too long; "
                 f"ask again later, or set a later one",
                 late,
@@ -129,9 +134,9 @@ class Admission:
         """Seconds until that share of what is under way has left."""
         return share * self._backlog.seconds / self._slots()
 
-    def _refusal(self, message: str, retry_after: float | None) -> ServingError:
-        """An error, counted; with `retry_after` the same request may succeed after so many seconds."""
+    def _refusal(self, reason: str, message: str, retry_after: float | None) -> ServingError:
+        """An error, counted by reason; with `retry_after` the same may succeed after so many seconds."""
         if retry_after is not None:
             retry_after = min(_LONGEST_RETRY, max(_SHORTEST_RETRY, retry_after))
-        self._metrics.refused.inc()
+        self._metrics.refused.labels(reason).inc()
         return ServingError(Code.RESOURCE_EXHAUSTED, message, retry_after=retry_after)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import math
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from time import monotonic
 
 import numpy as np
@@ -20,6 +22,7 @@ from serving.calls import Call, Tensors
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
 from serving.metrics import Metrics
+from serving.tracing import begin_step, call_span, end_step, exemplar, leave_queue
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,8 @@ class Engine:
         self._batch_ended = asyncio.Event()
         self._batches: set[asyncio.Task[None]] = set()
         self._closed = False
+        # Asked by a scrape, in a thread of its own.
+        metrics.rows_pending.set_function(lambda: sum(lane.pending for lane in list(self._waiting)))
 
     async def call(self, call: Call, ticket: Ticket) -> Tensors:
         """The outputs of a call. Cancelling withdraws its rows; batch mates never notice."""
@@ -69,7 +74,8 @@ class Engine:
             raise ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again elsewhere")
         lane = self._lane(call, ticket.version)
         future: asyncio.Future[Tensors] = asyncio.get_running_loop().create_future()
-        entry = Entry(inputs=call.inputs, rows=call.rows, ticket=ticket, future=future)
+        step = begin_step(call.graph, call.rows)
+        entry = Entry(inputs=call.inputs, rows=call.rows, ticket=ticket, future=future, step=step)
         self._waiting[lane] = None
         lane.put(entry)
         self._dispatch_soon()
@@ -77,6 +83,7 @@ class Engine:
             return await future
         finally:
             lane.withdraw(entry)
+            end_step(step)
 
     def slots(self) -> int:
         """Calls that run at a time."""
@@ -173,7 +180,8 @@ class Engine:
         """Dispatches when all that were woken together have put in their next call: so they stay together."""
         if not self._dispatch_due:
             self._dispatch_due = True
-            asyncio.get_running_loop().call_soon(self._dispatch)
+            # In no request's context: what is dispatched is everybody's.
+            asyncio.get_running_loop().call_soon(self._dispatch, context=contextvars.Context())
 
     def _dispatch(self) -> None:
         self._dispatch_due = False
@@ -188,17 +196,34 @@ class Engine:
                 horizon = None
                 if parts:
                     self._start(lane, parts)
-        self._metrics.rows_pending.set(sum(lane.pending for lane in self._waiting))
+        self._run_ahead()
         self._batch_ended.set()
 
-    def _next(self) -> tuple[Lane, float | None] | None:
+    def _run_ahead(self) -> None:
+        """Hands the backend a full batch more than it has instances, if one waits.
+
+        An instance that is done goes on with it at once, while the results of the last batch are given out.
+        """
+        if self._running.total() != self._backend.slots():
+            return
+        chosen = self._next(ahead=1)
+        if chosen is not None:
+            lane, horizon = chosen
+            full = lane.cost.full(lane.max_rows)
+            if lane.pending >= full and (
+                parts := lane.take(full, self._shares, monotonic(), horizon=horizon)
+            ):
+                self._start(lane, parts)
+
+    def _next(self, ahead: int = 0) -> tuple[Lane, float | None] | None:
         """The lane whose turn it is, and the horizon where that is because a deadline is near."""
         self._waiting = {lane: None for lane in self._waiting if lane.pending}
-        lanes = [lane for lane in self._waiting if self._has_instance(lane)]
+        lanes = [
+            lane
+            for lane in self._waiting
+            if self._running[lane.graph] < self._backend.instances(lane.graph) + ahead
+        ]
         return choose(lanes, self._shares, self._backend.slots(), monotonic(), self.backlog.seconds)
-
-    def _has_instance(self, lane: Lane) -> bool:
-        return self._running[lane.graph] < self._backend.instances(lane.graph)
 
     def _spread(self, lane: Lane, free: int) -> int:
         """Over how many of the free instances a lane's rows go.
@@ -221,9 +246,10 @@ class Engine:
     async def _compute(self, lane: Lane, parts: list[Part]) -> None:
         inputs, buffers = lane.join(parts)
         try:
-            outputs, seconds = await self._backend.infer(lane.graph, lane.version, inputs)
+            with self._call_span(lane, parts):
+                outputs, seconds = await self._backend.infer(lane.graph, lane.version, inputs)
         except Exception as error:
-            self._metrics.call_failures.labels(lane.graph).inc()
+            self._metrics.graph(lane.graph).call_failures.inc()
             for part in parts:
                 part.entry.fail(_failure(error, lane))
             if not isinstance(error, ServingError):
@@ -237,23 +263,14 @@ class Engine:
             lane.running -= 1
             self._running[lane.graph] -= 1
             self._forget_if_idle(lane)
-            self._go_on(parts)
+            self._dispatch_soon()
 
-    def _go_on(self, parts: list[Part]) -> None:
-        """Gives the instance its next batch.
-
-        At once where a full one waits, so that it computes while the programs of the last one take their
-        step; else, or where a shorter request comes back, once they have put in their next calls.
-        """
-        back = min(part.entry.kind[0] for part in parts)
-        if any(
-            lane.pending >= lane.cost.full(lane.max_rows)
-            and (turn := lane.turn(self._shares)) is not None
-            and turn[2] <= back
-            for lane in self._waiting
-        ):
-            self._dispatch()
-        self._dispatch_soon()
+    def _call_span(self, lane: Lane, parts: list[Part]) -> AbstractContextManager[None]:
+        for part in parts:
+            if part.start == 0:
+                leave_queue(part.entry.step, lane.graph, part.entry.waited)
+        rows = sum(part.rows for part in parts)
+        return call_span(lane.graph, lane.version, rows, [part.entry.step for part in parts])
 
     def _forget_if_idle(self, lane: Lane) -> None:
         """Lets go of a lane of a size that one client happened to ask for, so that sizes do not pile up."""
@@ -263,20 +280,23 @@ class Engine:
     def _observe(self, lane: Lane, parts: list[Part], seconds: float) -> None:
         rows = sum(part.rows for part in parts)
         lane.cost.observe(max(rows, lane.min_rows), seconds)
-        self._metrics.call_seconds.labels(lane.graph).observe(seconds)
-        self._metrics.batch_rows.labels(lane.graph).observe(rows)
-        self._metrics.rows.labels(lane.graph).inc(rows)
+        metrics = self._metrics.graph(lane.graph)
+        metrics.call_seconds.observe(seconds, exemplar(parts[0].entry.step))
+        metrics.batch_rows.observe(rows)
+        metrics.rows.inc(rows)
+        if rows < lane.min_rows:
+            metrics.rows_padded.inc(lane.min_rows - rows)
         for part in parts:
             if part.start == 0:
-                wait = part.entry.started - part.entry.submitted
-                self._metrics.queue_seconds.labels(lane.graph).observe(wait)
+                metrics.steps.inc()
+                metrics.queue_seconds.observe(part.entry.waited, exemplar(part.entry.step))
 
     def _distribute(self, lane: Lane, parts: list[Part], outputs: Tensors) -> None:
         now = monotonic()
         at = 0
         for part in parts:
             if part.entry.future.done():
-                self._metrics.rows_in_vain.labels(lane.graph).inc(part.rows)
+                self._metrics.graph(lane.graph).rows_in_vain.inc(part.rows)
             else:
                 rows = {name: array[at : at + part.rows] for name, array in outputs.items()}
                 part.entry.ticket.rows[lane.graph] += part.rows

@@ -16,6 +16,7 @@ from serving.batching.policy import Claim, Kind, Queue, Shares, Turn
 from serving.batching.ticket import Ticket
 from serving.calls import Tensors
 from serving.errors import Code, ServingError
+from serving.tracing import Traced
 
 _GUESSED_ROW_SECONDS = 0.001  # charged until the first call has been measured
 
@@ -44,12 +45,19 @@ class Entry:
     """Rows that have come back."""
     outputs: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     """Where the outputs of several batches come together."""
+    step: Traced | None = None
+    """Its span, where the request is traced."""
+
+    @property
+    def waited(self) -> float:
+        """Seconds from when it was put into the lane to when its first rows were taken."""
+        return self.started - self.submitted
 
     def take(self, room: int, now: float) -> Part:
         """The next rows, at most `room`."""
         if not self.taken:
             self.started = now
-            self.ticket.queue_seconds += now - self.submitted
+            self.ticket.queue_seconds += self.waited
         part = Part(entry=self, start=self.taken, stop=min(self.rows, self.taken + room))
         self.taken = part.stop
         return part

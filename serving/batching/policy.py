@@ -3,8 +3,9 @@
 Plain values and a clock that is handed in, so that it can be tested on a simulated one.
 
 - Start-time fair queueing (Goyal, Vin and Cheng 1996) shares the machine's seconds between clients, and those
-  of one client between its kinds of requests: by graph and by size. Whoever has had less goes first, so a
-  short request is never behind a long one, and nobody is ever shut out.
+  of one client between its kinds of requests: by graph and by size, where requests of a quarter of the size
+  have twice the share. Whoever has had less of theirs goes first, so a short request is never behind a long
+  one, and nobody is ever shut out.
 - Among requests of one client and kind the earliest deadline goes first.
 - A call that would miss its deadline if all that waits went before it jumps the queue, and shares its batch
   with such calls alone: what a passenger without haste adds to it, the next in haste would miss.
@@ -21,6 +22,7 @@ from typing import Generic, Protocol, TypeVar
 T = TypeVar("T")
 
 _SMALLEST, _LARGEST = -7, 7
+_FAVOUR = 2.0
 _CLOCKS = 1024
 
 
@@ -90,7 +92,7 @@ class Shares:
     def charge(self, client: str, kind: Kind, seconds: float, weight: float) -> None:
         """They were given that much; with a greater weight it counts for less."""
         self._clients.charge(client, seconds / weight)
-        self._kinds.setdefault(client, _Clock()).charge(kind, seconds)
+        self._kinds.setdefault(client, _Clock()).charge(kind, seconds * _FAVOUR ** kind[0])
 
 
 class Queue(Generic[T]):

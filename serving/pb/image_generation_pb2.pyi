@@ -80,7 +80,7 @@ class Latent(_message.Message):
     def __init__(self, data: _Optional[bytes] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("name", "family", "versions", "default_version", "tasks", "width", "height", "channels", "class_labels", "samplers", "default_sampler", "default_steps", "default_guidance_scale", "directions", "latent_shape", "ready", "metadata", "version_status")
+    __slots__ = ("name", "family", "versions", "default_version", "tasks", "width", "height", "channels", "class_labels", "samplers", "default_sampler", "default_steps", "default_guidance_scale", "directions", "latent_shape", "ready", "metadata", "version_status", "has_card", "has_samples")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,8 @@ class Model(_message.Message):
     READY_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     VERSION_STATUS_FIELD_NUMBER: _ClassVar[int]
+    HAS_CARD_FIELD_NUMBER: _ClassVar[int]
+    HAS_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     name: str
     family: str
     versions: _containers.RepeatedScalarFieldContainer[int]
@@ -124,7 +126,9 @@ class Model(_message.Message):
     ready: bool
     metadata: _containers.ScalarMap[str, str]
     version_status: _containers.RepeatedCompositeFieldContainer[VersionStatus]
-    def __init__(self, name: _Optional[str] = ..., family: _Optional[str] = ..., versions: _Optional[_Iterable[int]] = ..., default_version: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, str]]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., class_labels: _Optional[_Iterable[str]] = ..., samplers: _Optional[_Iterable[str]] = ..., default_sampler: _Optional[str] = ..., default_steps: _Optional[int] = ..., default_guidance_scale: _Optional[float] = ..., directions: _Optional[_Iterable[str]] = ..., latent_shape: _Optional[_Iterable[int]] = ..., ready: _Optional[bool] = ..., metadata: _Optional[_Mapping[str, str]] = ..., version_status: _Optional[_Iterable[_Union[VersionStatus, _Mapping]]] = ...) -> None: ...
+    has_card: bool
+    has_samples: bool
+    def __init__(self, name: _Optional[str] = ..., family: _Optional[str] = ..., versions: _Optional[_Iterable[int]] = ..., default_version: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, str]]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., channels: _Optional[int] = ..., class_labels: _Optional[_Iterable[str]] = ..., samplers: _Optional[_Iterable[str]] = ..., default_sampler: _Optional[str] = ..., default_steps: _Optional[int] = ..., default_guidance_scale: _Optional[float] = ..., directions: _Optional[_Iterable[str]] = ..., latent_shape: _Optional[_Iterable[int]] = ..., ready: _Optional[bool] = ..., metadata: _Optional[_Mapping[str, str]] = ..., version_status: _Optional[_Iterable[_Union[VersionStatus, _Mapping]]] = ..., has_card: _Optional[bool] = ..., has_samples: _Optional[bool] = ...) -> None: ...
 
 class VersionStatus(_message.Message):
     __slots__ = ("version", "state", "reason", "share")

@@ -27,14 +27,18 @@ const can = (model, task) => model.tasks.includes(`TASK_${task}`);
 /** A name that may be broken behind its underscores. */
 const breakable = (name) => name.split(/(?<=_)/).flatMap((part) => [part, h("wbr")]);
 
-function modelButton(model) {
+function thumbnail(model) {
   const image = h("img", { src: samplesUrl(model.name), alt: "", onerror: () => image.remove() });
   image.addEventListener("load", () => {
     const cell = image.naturalWidth > 400 ? 68 : 34;
     image.style.width = `${image.naturalWidth * THUMB_CELL / cell}px`;
   });
+  return image;
+}
+
+function modelButton(model) {
   return h("a", { class: "model", href: `#/${model.name}`, id: `model-${model.name}` },
-    h("span", { class: "thumb", "aria-hidden": "true" }, h("span", {}, model.name[0]), image),
+    h("span", { class: "thumb", "aria-hidden": "true" }, h("span", {}, model.name[0]), model.hasSamples && thumbnail(model)),
     h("span", { class: "model-words" }, h("strong", {}, breakable(model.name)), h("small", {}, `${family(model)}, ${size(model)}`)));
 }
 
@@ -47,6 +51,10 @@ function facts(model) {
 }
 
 function cardPanel(model) {
+  if (!model.hasCard) {
+    return h("article", { class: "card" },
+      h("p", { class: "hint" }, "It has no card: ", h("code", {}, `atelier evaluate ${model.name}`), " measures it and writes one."));
+  }
   const element = h("article", { class: "card" }, h("p", { class: "hint" }, "Reading the card…"));
   readCard(model.name)
     .then((text) => element.replaceChildren(...markdown(text, `/v1/models/${model.name}/card`)))

@@ -15,6 +15,19 @@ def test_a_repository_that_is_not_there_is_one_line(tmp_path, capsys):
     assert "name one with --repository" in capsys.readouterr().err
 
 
+def test_what_it_costs_to_be_watched_is_measured(tiny_repository, tmp_path, capsys):
+    results = tmp_path / "results.json"
+    flags = ["--quick", "--seconds", "0.3", "--scenarios", "watching", "--one-pass", "tiny_gan"]
+    flags += ["--diffusion", "tiny_gaussian", "--repository", str(tiny_repository)]
+    assert main([*flags, "--results", str(results)]) == 0
+    figures = json.loads(results.read_text())["watching"]["figures"]
+    for runs in figures["models"].values():
+        assert set(runs) == {"metrics", "neither", "metrics and all traces"}
+        assert all(run["rows"] > 0 for each in runs.values() for run in each)
+    assert figures["scrapes"]["series"] > 100
+    assert "what being watched costs" in capsys.readouterr().out
+
+
 def test_a_scenario_is_measured_saved_and_shown(tiny_repository, tmp_path, capsys):
     results = tmp_path / "results.json"
     flags = ["--quick", "--seconds", "0.2", "--scenarios", "overhead,step_loop", "--one-pass", "tiny_gan"]

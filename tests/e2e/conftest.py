@@ -23,6 +23,8 @@ def page_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """The gateway that the page is tried on."""
     repository = tiny_graphs.publish_all(tmp_path_factory.mktemp("repository"))
     for folder in repository.iterdir():
+        if folder.name == "tiny_gaussian":
+            continue  # a model that nobody has evaluated
         (folder / "card.md").write_text(CARD.format(name=folder.name), "utf-8")
         Image.new("RGB", (140, 140), "teal").save(folder / "samples.png")
     with gateway(repository) as running:

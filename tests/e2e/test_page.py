@@ -175,6 +175,15 @@ def test_the_card_is_shown_and_brings_no_markup_of_its_own(visit: Visit):
     expect(card.locator("img")).to_have_js_property("naturalWidth", 140)
 
 
+def test_a_model_without_a_card_says_how_to_get_one_and_nothing_missing_is_asked_for(visit: Visit):
+    page = visit("/#/tiny_gaussian/card")
+    expect(page.locator(".card")).to_have_text(
+        "It has no card: atelier evaluate tiny_gaussian measures it and writes one."
+    )
+    expect(page.locator("#model-tiny_gaussian img")).to_have_count(0)
+    expect(page.locator("#model-tiny_gan img")).to_have_js_property("naturalWidth", 140)
+
+
 def test_the_keyboard_is_enough(visit: Visit):
     page = visit("/#/tiny_vae")
     page.get_by_role("tab", name="Generate").focus()

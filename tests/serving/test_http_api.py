@@ -336,7 +336,9 @@ async def test_a_client_that_hangs_up_cancels_the_work(open_tiny: Any, verb: str
             "atelier_requests_total",
             {
                 "method": {"generate": "GenerateImages"}.get(verb, "StreamGenerateImages"),
+                "task": "generate",
                 "model": "tiny_gaussian",
+                "version": "1",
                 "code": "CANCELLED",
             },
         )

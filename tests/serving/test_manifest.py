@@ -193,7 +193,7 @@ SAMPLINGS = st.builds(
         sigma_min=st.floats(1e-6, 1.0),
         sigma_max=st.floats(1.5, 1e6),
         rho=FIGURES,
-        timesteps=st.integers(1, 10_000),
+        timesteps=st.integers(21, 10_000),
     ),
     sampler=TEXTS,
     steps=st.integers(1, 1000),
@@ -355,6 +355,14 @@ def test_a_manifest_that_contradicts_itself_is_refused(changes: dict[str, object
         (
             lambda: NoiseSchedule(kind="edm", sigma_min=2, sigma_max=1),
             "0 < sigma_min < sigma_max, got 2 and 1",
+        ),
+        (
+            lambda: NoiseSchedule(kind="vp_linear", sigma_min=0.01, sigma_max=157, timesteps=20),
+            "'vp_linear' needs at least 21 timesteps, got 20",
+        ),
+        (
+            lambda: NoiseSchedule(kind="vp_cosine", sigma_min=0.01, sigma_max=157, timesteps=1),
+            "'vp_cosine' needs at least 2 timesteps, got 1",
         ),
     ],
 )

@@ -3,16 +3,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from serving.catalog import PublicModel, build, scan
 from serving.errors import Code, ServingError
+from serving.metrics import Metrics
 from serving.pb import image_generation_pb2 as pb
 from serving.picture_pool import PicturePool
 
 
 @pytest.fixture
 def pool() -> Iterator[PicturePool]:
-    opened = PicturePool(2)
+    opened = PicturePool(2, Metrics(CollectorRegistry()))
     yield opened
     opened.close()
 

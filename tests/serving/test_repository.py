@@ -253,7 +253,13 @@ async def test_a_model_that_is_taken_away_goes_with_its_series(
     registry = CollectorRegistry()
     async with open_tiny(registry, repository=repository) as service:
         await ask(service, model="other")
-        labels = {"method": "GenerateImages", "model": "other", "code": "OK"}
+        labels = {
+            "method": "GenerateImages",
+            "task": "generate",
+            "model": "other",
+            "version": "1",
+            "code": "OK",
+        }
         assert registry.get_sample_value("atelier_requests_total", labels) == 1
         shutil.rmtree(repository / "other")
         await service.reload()

@@ -100,6 +100,9 @@ async def test_a_card_is_shown_where_there_is_one(service: Service) -> None:
     assert service.samples("tiny_vae") is None
     with pytest.raises(ServingError):
         service.card("../tiny_gan")
+    told = {model.name: (model.has_card, model.has_samples) for model in (await service.list_models()).models}
+    assert told["tiny_gan"] == (True, False)
+    assert told["tiny_vae"] == (False, False)
 
 
 @pytest.mark.parametrize("model", DRAWING)
@@ -273,7 +276,13 @@ async def test_closing_a_stream_ends_its_run(open_tiny: OpenService) -> None:
         rows = registry.get_sample_value("atelier_rows_total", {"graph": "tiny_gaussian"})
         await asyncio.sleep(0.05)
         assert registry.get_sample_value("atelier_rows_total", {"graph": "tiny_gaussian"}) == rows
-        labels = {"method": "StreamGenerateImages", "model": "tiny_gaussian", "code": "CANCELLED"}
+        labels = {
+            "method": "StreamGenerateImages",
+            "task": "generate",
+            "model": "tiny_gaussian",
+            "version": "1",
+            "code": "CANCELLED",
+        }
         assert registry.get_sample_value("atelier_requests_total", labels) == 1
         assert registry.get_sample_value("atelier_rows_admitted") == 0
 
@@ -589,12 +598,18 @@ async def test_requests_are_counted_by_model_and_code(open_tiny: OpenService) ->
             with pytest.raises(ServingError):
                 await generate(service, model, count=-1)
 
-        def count(model: str, code: str) -> float | None:
-            labels = {"method": "GenerateImages", "model": model, "code": code}
+        def count(model: str, code: str, task: str = "", version: str = "") -> float | None:
+            labels = {
+                "method": "GenerateImages",
+                "task": task,
+                "model": model,
+                "version": version,
+                "code": code,
+            }
             return registry.get_sample_value("atelier_requests_total", labels)
 
-        assert count("tiny_gan", "OK") == 1
-        assert count("tiny_gan", "INVALID_ARGUMENT") == 1
+        assert count("tiny_gan", "OK", "generate", "2") == 1
+        assert count("tiny_gan", "INVALID_ARGUMENT", "generate", "2") == 1
         assert count("unknown", "NOT_FOUND") == 1
         in_flight = {"method": "GenerateImages"}
         assert registry.get_sample_value("atelier_requests_in_flight", in_flight) == 0

@@ -15,6 +15,7 @@ from serving.backends.triton.failures import TritonError, failure, lost
 from serving.backends.triton.memory import Region, Regions
 from serving.calls import Tensors
 from serving.manifest import TensorSpec
+from serving.tracing import inject
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +205,9 @@ class Endpoint:
             async with asyncio.timeout(self._call_seconds) as scope:
                 self._scopes.add(scope)
                 try:
-                    return await self._client.infer(graph, inputs, str(version), outputs)
+                    return await self._client.infer(
+                        graph, inputs, str(version), outputs, headers=inject() or None
+                    )
                 finally:
                     self._scopes.discard(scope)
         except TimeoutError:

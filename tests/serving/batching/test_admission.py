@@ -41,7 +41,7 @@ def test_requests_enter_while_there_is_room_and_leave_it_to_others(
     assert error.value.code == Code.RESOURCE_EXHAUSTED
     assert error.value.retry_after is not None
     assert error.value.retry_after > 0
-    assert registry.get_sample_value("atelier_requests_refused_total") == 1
+    assert registry.get_sample_value("atelier_requests_refused_total", {"reason": "rows"}) == 1
     with door.admit(asked(10)):
         pass
     assert registry.get_sample_value("atelier_rows_admitted") == 0
@@ -77,7 +77,7 @@ def test_a_deadline_that_the_backlog_makes_impossible_is_refused_with_when_to_co
             assert registry.get_sample_value("atelier_rows_admitted") == 3
     assert error.value.code == Code.RESOURCE_EXHAUSTED
     assert error.value.retry_after is not None
-    assert registry.get_sample_value("atelier_requests_refused_total") == 1
+    assert registry.get_sample_value("atelier_requests_refused_total", {"reason": "late"}) == 1
 
 
 def test_what_an_idle_machine_cannot_do_in_time_is_refused_at_once(door: Admission) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from serving.manifest import NoiseSchedule
+from serving.manifest import LEAST_TIMESTEPS, NoiseSchedule
 from serving.samplers.schedules import BETAS, SPACINGS, exponential, sigmas, timestep
 from training import preconditioning
 
@@ -108,3 +108,18 @@ def test_the_schedule_is_the_one_that_training_knows(kind: str, timesteps: int) 
     for sigma in (0.02, 0.5, 7.0):
         told = preconditioning.noise_level(kind, torch.tensor([sigma], dtype=torch.float64), timesteps)
         assert timestep(schedule, sigma) == pytest.approx(told.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", LEAST_TIMESTEPS)
+def test_the_least_timesteps_are_the_fewest_whose_betas_leave_some_of_the_image(kind: str) -> None:
+    least = LEAST_TIMESTEPS[kind]
+    levels = preconditioning.vp_sigmas(kind, least).numpy()
+    assert np.isfinite(levels).all()
+    assert (np.diff(levels) > 0).all()
+    np.testing.assert_array_less(BETAS[kind](least), 1)
+    if kind == "vp_linear":
+        assert BETAS[kind](least - 1).max() == 1
+
+
+def test_training_and_serving_need_the_same_least_timesteps() -> None:
+    assert preconditioning.LEAST_TIMESTEPS == LEAST_TIMESTEPS

@@ -206,6 +206,11 @@ def test_images_that_the_network_cannot_halve_are_refused_by_their_size() -> Non
         ({"channels": 20}, "channels must be a positive multiple of 8, got 20"),
         ({"prediction": "flow", "min_snr_gamma": 5.0}, "min_snr_gamma weights epsilon, x0 and v"),
         ({"guidance_scale": 2.0, "label_dropout": 0.0}, "set label_dropout"),
+        (
+            {"prediction": "v", "vp_schedule": "vp_linear", "timesteps": 20},
+            "timesteps must be at least 21 for vp_linear, got 20",
+        ),
+        ({"prediction": "x0", "timesteps": 1}, "timesteps must be at least 2 for vp_cosine, got 1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_with_the_remedy(settings: dict, message: str) -> None:

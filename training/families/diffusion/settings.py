@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from training.preconditioning import BETAS, vp_sigmas
+from training.preconditioning import BETAS, LEAST_TIMESTEPS, vp_sigmas
 
 Prediction = Literal["epsilon", "x0", "v", "edm", "flow"]
 Sampler = Literal[
@@ -100,6 +100,9 @@ class DiffusionSettings:
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r} is not one of {', '.join(choices)}")
+        least = LEAST_TIMESTEPS.get(self.schedule, 0)
+        if self.timesteps < least:
+            raise ValueError(f"timesteps must be at least {least} for {self.schedule}, got {self.timesteps}")
         for name in ("label_dropout", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")

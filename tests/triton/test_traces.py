@@ -1,0 +1,80 @@
+"""A request's trace goes on inside of Triton."""
+
+import asyncio
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry
+
+from serving.opening import open_service
+from serving.pb import image_generation_pb2 as pb
+from serving.service import RequestContext
+from serving.settings import Settings
+from serving.tracing import request_span
+from tests.triton.server import few_instances, need_triton, triton_server
+
+
+@contextmanager
+def collecting() -> Iterator[tuple[list[bytes], int]]:
+    """Parents of the spans that come in over OTLP/HTTP, and the port."""
+    parents: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            request = trace_service_pb2.ExportTraceServiceRequest.FromString(body)
+            for resource in request.resource_spans:
+                for scope in resource.scope_spans:
+                    parents.extend(span.trace_id + span.parent_span_id for span in scope.spans)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield parents, server.server_address[1]
+        server.shutdown()
+
+
+async def test_tritons_own_spans_stand_below_the_call(tiny_repository: Path, tmp_path: Path):
+    need_triton()
+    shutil.copytree(tiny_repository / "tiny_gan", tmp_path / "alone/tiny_gan")
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("test")
+    with collecting() as (parents, port):
+        flags = [
+            "--trace-config=mode=opentelemetry",
+            "--trace-config=rate=1",
+            "--trace-config=level=TIMESTAMPS",
+        ]
+        flags += [f"--trace-config=opentelemetry,url=http://127.0.0.1:{port}/v1/traces"]
+        flags += ["--trace-config=opentelemetry,bsp_schedule_delay=100"]
+        repository = few_instances(tmp_path / "alone", tmp_path / "triton")
+        with triton_server(repository, flags=flags) as server:
+            settings = Settings(repository=repository, backend="triton", triton_url=server.grpc_address)
+            async with open_service(settings, CollectorRegistry(), tracer) as service:
+                await service.wait_loaded()
+                with request_span(tracer, "request", {}, {}):
+                    asked = pb.GenerateImagesRequest(model="tiny_gan", class_id=0)
+                    await service.generate_images(asked, RequestContext())
+        (call,) = [span for span in exporter.get_finished_spans() if span.name == "call tiny_gan"]
+        context = call.get_span_context()
+        assert context is not None
+        wanted = context.trace_id.to_bytes(16, "big") + context.span_id.to_bytes(8, "big")
+        until = time.monotonic() + 20
+        while wanted not in parents and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        assert wanted in parents
