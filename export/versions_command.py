@@ -78,7 +78,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
         for model in asked:
             add_probes(repository, model)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in ("model", "version", "published", "policy", "served", "probe"):
+    for column in ("model", "version", "published", "policy", "requests", "probe"):
         table.add_column(column, no_wrap=True)
     for model in asked:
         _add_rows(table, repository, model)
@@ -120,13 +120,13 @@ def _add_rows(table: Table, repository: Path, model: str) -> None:
     given = first.canary or {served[-1]: 1.0} if served else {}
     for version in versions:
         share = given.get(version, 0.0) / (sum(given.values()) or 1.0)
-        said = f"{share:.0%} of the requests" if share else "when it is asked for"
+        said = f"{share:.0%}" if version in served else "not served"
         probed = all(manifest.versions[version].probe is not None for manifest in manifests)
         table.add_row(
             model if version == versions[0] else "",
             str(version),
-            first.versions[version].created,
+            first.versions[version].created[:10],
             str(first.version_policy) if version == versions[0] else "",
-            said if version in served else "no",
+            said,
             "yes" if probed else "no",
         )
