@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS)
 
-.PHONY: demo test install pipeline proto monitoring lint format types contracts pytest clean
+.PHONY: demo test install pipeline proto monitoring chart pins lint format types contracts triton pytest clean
 
 demo: $(VENV)/.serving ## gateway on the shipped models, pictures of all of them, the page to play with
 	$(BIN)/atelier demo $(ARGS)
@@ -22,6 +22,12 @@ proto: install ## generate serving/pb again from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iserving/pb=proto/atelier/v1 --python_out=. --pyi_out=. \
 	  --grpc_python_out=. --include_imports --include_source_info \
 	  --descriptor_set_out=serving/pb/image_generation.binpb serving/pb/image_generation.proto
+
+chart: install ## generate the chart's README and the schema of its settings again
+	PYTHONPATH=. $(BIN)/python helm/generate.py
+
+pins: install ## write the lists of what goes into the images again
+	$(BIN)/python images/pin.py
 
 monitoring: install ## rules, dashboards and docs/metrics.md again from monitoring/
 	$(BIN)/python -m monitoring
@@ -40,7 +46,10 @@ types: install
 contracts: install
 	$(BIN)/lint-imports
 
-pytest: install
+triton: install ## a real Triton for the tests, in .cache; without it they are skipped, and fail where CI=true
+	@$(BIN)/python -m benchmarks.triton.installation || [ "$$CI" != true ]
+
+pytest: install triton
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(ARGS)
 
 clean:

@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("serving.client.command:models", "list the models of a gateway"),
     "generate": ("serving.client.command:generate", "ask a gateway for images"),
     "translate": ("serving.client.command:translate", "ask a gateway to translate an image"),
+    "fetch": ("serving.fetch:main", "fill a folder with a model repository out of an archive"),
     "demo": ("serving.demo:main", "serve a repository and draw a picture of everything in it"),
     "bench": ("benchmarks.command:main", "measure the gateway, the raw runtime and other servers"),
     "pipeline": ("export.pipeline:main", "train, export, serve and draw small models of all families"),

@@ -101,6 +101,8 @@ class Control:
             done = sum(self._backend.ready(*graph) for graph in newest)
             return f"loading: {done} of {len(newest)} graphs are done"
         if models and len(waiting) == len(models):
+            if repository.unreachable:
+                return repository.unreachable
             return f"no model could be loaded: {errors[0].message if errors else 'none is there any more'}"
         return None
 

@@ -57,6 +57,12 @@ class MediaTypeError(HttpServingError):
 
 def error_response(error: ServingError) -> Response:
     """An error as it is answered."""
+    code, headers = status_and_headers(error)
+    return JSONResponse(to_json(error, code), status_code=code, headers=headers)
+
+
+def status_and_headers(error: ServingError) -> tuple[int, dict[str, str]]:
+    """What is said of an error outside the body, whatever the body is."""
     code = error.status_code if isinstance(error, HttpServingError) else HTTP_CODES[error.code]
     headers = {}
     if error.retry_after is not None:
@@ -67,7 +73,7 @@ def error_response(error: ServingError) -> Response:
         headers["WWW-Authenticate"] = 'Bearer realm="atelier"'
     if isinstance(error, HttpServingError) and error.closes:
         headers["Connection"] = "close"
-    return JSONResponse(to_json(error, code), status_code=code, headers=headers)
+    return code, headers
 
 
 async def _serving_error(_: Request, error: Exception) -> Response:

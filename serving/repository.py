@@ -13,6 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from serving.backends import Backend
 from serving.catalog import Catalog, PublicModel, build
@@ -105,6 +106,10 @@ class Repository:
             if name != model.name and name in {manifest.graph for manifest in model.graphs.values()}:
                 return model.name
         return self.catalog.model(name).name
+
+    def folder(self, graph: str) -> Path | None:
+        """Where a graph lies; None where that is out of sight."""
+        return self._backend.folder(graph)
 
     async def look(self, *, patient: bool) -> None:
         """Reads what there is, and loads nothing yet.

@@ -28,6 +28,7 @@ from serving.errors import Code, ServingError
 from serving.exploration import DEFAULT_COUNT, Bounds, latent_message, plan_exploration
 from serving.generation import Generation, plan
 from serving.manifest import Manifest
+from serving.oip.inference import OpenInference
 from serving.pb import image_generation_pb2 as pb
 from serving.picture_pool import PicturePool
 from serving.programs.generate import draw
@@ -65,8 +66,10 @@ class Service:
         requests: Requests,
         drawing: Drawing,
         pictures: PicturePool,
+        open_inference: OpenInference,
         tracer: Tracer | None = None,
     ) -> None:
+        self.open_inference = open_inference
         self.tracer = tracer
         self._settings = settings
         self._repository = repository
@@ -329,8 +332,8 @@ class Service:
 
     def _beside(self, model: PublicModel, name: str) -> Path | None:
         """A file beside the model's first graph, if it is there."""
-        path = self._settings.repository / model.first.graph / name
-        return path if path.is_file() else None
+        folder = self._repository.folder(model.first.graph)
+        return folder / name if folder and (folder / name).is_file() else None
 
     async def _images(self, images: Sequence[pb.Image], model: PublicModel, graph: Manifest) -> list[Array]:
         """Images of a request as the graph takes them."""

@@ -94,6 +94,8 @@ class Settings(BaseModel):
     """Most pixels that a request may bring, all of its images together."""
     max_message_bytes: int = Field(default=67_108_864, ge=65_536)
     """Largest request, in bytes."""
+    client_shared_memory: bool = False
+    """Whether clients may pass tensors of the Open Inference Protocol in shared memory of this host."""
     max_pending_rows: int = Field(default=4096, ge=1)
     """Rows that may be under way at a time; requests beyond are refused at the door."""
     max_pending_bytes: int = Field(default=1_073_741_824, ge=1)

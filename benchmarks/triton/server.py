@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -148,6 +149,20 @@ class TritonServer:
             *("--exit-timeout-secs=5", f"--model-control-mode={self._control}"),
             *("--exit-on-error=false", *self._flags),
         ]
+
+
+def lay_out(repository: Path, target: Path, *, instances: int, graphs: Collection[str] | None = None) -> Path:
+    """A copy of a repository, or of some of its graphs, with so many instances of each on the CPU.
+
+    Under the pytriton wheel each instance is a process.
+    """
+    target.mkdir(parents=True)
+    for config in sorted(repository.glob("*/config.pbtxt")):
+        if graphs is None or config.parent.name in graphs:
+            shutil.copytree(config.parent, target / config.parent.name)
+            with (target / config.parent.name / "config.pbtxt").open("a", encoding="utf-8") as file:
+                file.write(f"instance_group {{ count: {instances} kind: KIND_CPU }}\n")
+    return target
 
 
 @contextmanager

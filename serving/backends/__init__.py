@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from serving.calls import Computed, Tensors
@@ -48,8 +49,12 @@ class Backend(Protocol):
     async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
         """One call: inputs by name, each [rows, ...]; outputs likewise, and the time that it took.
 
+        Cancelling ends the call where that can be; the inputs are not read any more when this returns.
         Raises `ServingError` UNAVAILABLE where the version is not loaded or the engine is gone.
         """
+
+    def folder(self, graph: str) -> Path | None:
+        """Where the graph lies, with its card beside it; None where that is out of sight."""
 
     def describe(self) -> Mapping[str, Any]:
         """What it runs on, for logs and `--print-config`: device, providers, version, threads."""

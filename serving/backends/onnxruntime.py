@@ -138,7 +138,16 @@ class OnnxRuntimeBackend:
             raise ServingError(Code.UNAVAILABLE, f"version {version} of {graph} is not loaded")
         loop = asyncio.get_running_loop()
         pool = self._pool if loaded.provider == CPU else self._gpu_pool
-        return await loop.run_in_executor(pool, _timed, loaded.calls, inputs)
+        call = loop.run_in_executor(pool, _timed, loaded.calls, inputs)
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await asyncio.wait([call])  # a thread cannot be stopped, and reads the inputs until it ends
+            raise
+
+    def folder(self, graph: str) -> Path | None:
+        """The graph's folder."""
+        return self.repository / graph
 
     def describe(self) -> Mapping[str, Any]:
         """Device, providers, version and threads."""

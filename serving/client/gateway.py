@@ -37,17 +37,18 @@ class Gateway:
 
 @contextmanager
 def gateway(
-    repository: Path, *, http_port: int = 0, grpc_port: int = 0, metrics_port: int = 0
+    repository: Path, *flags: str, http_port: int = 0, grpc_port: int = 0, metrics_port: int = 0
 ) -> Iterator[Gateway]:
     """A ready `atelier serve` over the repository, on free ports unless told otherwise.
 
-    It is stopped when the block is left. Raises `GatewayError` with its words where it does not start.
+    `flags` are more of those of `atelier serve`. It is stopped when the block is left. Raises `GatewayError`
+    with its words where it does not start.
     """
     free = free_ports(3)
     ports = [wanted or port for wanted, port in zip((http_port, grpc_port, metrics_port), free, strict=True)]
     command = [sys.executable, "-m", "atelier", "serve", "--repository", str(repository)]
     command += ["--host", "127.0.0.1", "--http-port", str(ports[0])]
-    command += ["--grpc-port", str(ports[1]), "--metrics-port", str(ports[2])]
+    command += ["--grpc-port", str(ports[1]), "--metrics-port", str(ports[2]), *flags]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)  # noqa: S603 - ours
         http_address = f"http://127.0.0.1:{ports[0]}"

@@ -5,7 +5,6 @@ with CI=true they fail.
 """
 
 import os
-import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.triton.installation import TritonMissingError, installed
-from benchmarks.triton.server import TritonServer, triton_server
+from benchmarks.triton.server import Control, TritonServer, lay_out, triton_server
 
-__all__ = ["TritonServer", "few_instances", "missing", "need_triton", "triton_server"]
+__all__ = ["Control", "TritonServer", "few_instances", "missing", "need_triton", "triton_server"]
 
 
 @cache
@@ -37,14 +36,20 @@ def need_triton() -> None:
         pytest.skip(f"NO REAL TRITON: {why}")
 
 
-def few_instances(repository: Path, target: Path, instances: int = 1) -> Path:
-    """A copy of a repository with so many instances of all versions: each is a process."""
-    shutil.copytree(repository, target)
+def say_if_missing(reporter: pytest.TerminalReporter) -> None:
+    """A red line at the end of a run in which something wanted a Triton and there was none."""
+    if missing.cache_info().currsize and missing():
+        reporter.section("NO REAL TRITON", red=True, bold=True)
+        reporter.line(f"Tests over it did not run: {missing()}", red=True)
+
+
+def few_instances(repository: Path, target: Path) -> Path:
+    """A copy of a repository with one instance of each version of each graph."""
+    lay_out(repository, target, instances=1)
     for config in target.glob("*/config.pbtxt"):
-        text = config.read_text("utf-8") + f"instance_group {{ count: {instances} kind: KIND_CPU }}\n"
+        text = config.read_text("utf-8")
         if "version_policy" not in text:
-            text += "version_policy { all {} }\n"
-        config.write_text(text, "utf-8")
+            config.write_text(text + "version_policy { all {} }\n", "utf-8")
     return target
 
 

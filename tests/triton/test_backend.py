@@ -1,66 +1,24 @@
 """The backend over real Tritons, by itself."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
+import living
 import numpy as np
 import pytest
-import tiny_graphs
+import tritonclient.grpc as triton
 
 from serving.backends.onnxruntime import OnnxRuntimeBackend
+from serving.backends.triton import endpoint
 from serving.backends.triton.backend import TritonBackend
 from serving.calls import Computed
 from serving.catalog import scan
 from serving.client.gateway import free_ports
 from serving.errors import Code, ServingError
 from serving.settings import Settings
-from tests.triton.server import TritonServer, few_instances, need_triton, triton_server
-
-BLUR = "tiny_translator_b_to_a"
-INVERT = "tiny_translator_a_to_b"
-SMALL = {"image": np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)}
-LARGE = {"image": np.random.default_rng(0).standard_normal((4, 3, 512, 512)).astype(np.float32)}
-
-
-@asynccontextmanager
-async def over(*servers: TritonServer, **settings: Any) -> AsyncIterator[TritonBackend]:
-    """The backend over these servers."""
-    url = ",".join(server.grpc_address for server in servers)
-    backend = TritonBackend.from_settings(Settings(backend="triton", triton_url=url, **settings))
-    try:
-        yield backend
-    finally:
-        await backend.close()
-
-
-@asynccontextmanager
-async def translating(*servers: TritonServer, **settings: Any) -> AsyncIterator[TritonBackend]:
-    """The backend, its translator loaded."""
-    async with over(*servers, **settings) as backend:
-        await backend.index()
-        for graph in (BLUR, INVERT):
-            await backend.load(graph, 1)
-        yield backend
-
-
-async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    """Waits until something holds."""
-    end = monotonic() + seconds
-    while not holds():
-        assert monotonic() < end, f"not within {seconds} s"
-        await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-def translators(tmp_path: Path) -> Path:
-    """A repository of a translator alone."""
-    need_triton()
-    tiny_graphs.publish_translator(tmp_path / "published")
-    return few_instances(tmp_path / "published", tmp_path / "repository")
+from tests.triton.backends import BLUR, INVERT, LARGE, SMALL, over, translating, until
+from tests.triton.server import Control, TritonServer, need_triton, triton_server
 
 
 async def test_manifests_come_from_the_address_alone(
@@ -126,3 +84,82 @@ async def test_calls_of_a_server_that_dies_are_answered_by_another(translators: 
                 assert (await call).outputs["translated"].tobytes() == expected
             assert backend.describe()["servers"][other.grpc_address] == "answers"
             assert backend.slots() == 1
+
+
+async def test_a_cancelled_call_leaves_the_server(translators: Path) -> None:
+    with triton_server(translators) as server:
+        async with translating(server) as backend:
+            calls = [asyncio.create_task(backend.infer(BLUR, 1, LARGE)) for _ in range(30)]
+            await asyncio.sleep(0.05)
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            await backend.infer(BLUR, 1, SMALL)
+            statistics = await asyncio.to_thread(computed, server, BLUR)
+    assert statistics < len(calls)
+
+
+def computed(server: TritonServer, graph: str) -> int:
+    """Requests of a graph that a server has answered."""
+    with triton.InferenceServerClient(server.grpc_address) as client:
+        (model,) = client.get_inference_statistics(graph).model_stats
+        return int(model.inference_stats.success.count)
+
+
+async def test_a_server_that_hangs_is_given_up_and_comes_back(
+    translators: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "_PROBE_SECONDS", 0.3)
+    with triton_server(translators) as server:
+        async with translating(server) as backend:
+            server.freeze()
+            with pytest.raises(ServingError, match="does not answer") as error:
+                await asyncio.wait_for(backend.infer(BLUR, 1, SMALL), 20)
+            assert error.value.code == Code.UNAVAILABLE
+            server.thaw()
+            await until(lambda: backend.ready(BLUR, 1), seconds=5)
+            await backend.infer(BLUR, 1, SMALL)
+
+
+@pytest.mark.parametrize("control", ["explicit", "poll"])
+async def test_a_server_is_followed_however_it_is_controlled(tmp_path: Path, control: Control) -> None:
+    need_triton()
+    living.publish(tmp_path, "grey", 1)
+    (tmp_path / "stranger").mkdir()
+    (tmp_path / "stranger" / "config.pbtxt").write_text('backend: "onnxruntime" max_batch_size: 1')
+    living.write_model(tmp_path, "stranger", 1, living.model_of(0))
+    with triton_server(tmp_path, control=control, flags=["--repository-poll-secs=1"]) as server:
+        async with over(server) as backend:
+            index = await backend.index()
+            assert [m.graph for m in index.manifests] == ["grey"]
+            assert "stranger" in index.refused
+            await backend.load("grey", 1)
+            living.publish(tmp_path, "grey", 2)
+            end = monotonic() + 20
+            while 2 not in index.manifests[0].versions:
+                assert monotonic() < end
+                await asyncio.sleep(0.3)
+                index = await backend.index()
+            await backend.load("grey", 2)
+            latent = np.zeros((1, 16), np.float32)
+            for version in (1, 2):
+                (outputs, _) = await backend.infer("grey", version, {"latent": latent})
+                assert np.allclose(outputs["sample"], living.grey(version))
+            with pytest.raises(ServingError):
+                await backend.load("grey", 7)
+
+
+async def test_a_server_under_explicit_control_gets_its_models_again_when_it_is_back(
+    translators: Path,
+) -> None:
+    with triton_server(translators, control="explicit") as server:
+        async with translating(server) as backend:
+            server.kill()
+            await until(lambda: not backend.ready(BLUR, 1))
+            await asyncio.to_thread(server.start)
+            await until(lambda: backend.ready(BLUR, 1) and backend.ready(INVERT, 1))
+            await backend.unload(BLUR, 1)
+            assert not backend.ready(BLUR, 1)
+            assert BLUR in {m.graph for m in (await backend.index()).manifests}
+            await backend.load(BLUR, 1)
+            await backend.infer(BLUR, 1, SMALL)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from serving.backends.triton.endpoint import LOADING, Endpoint, Model, Security, VersionState
 from serving.backends.triton.failures import TritonError, lost
 from serving.backends.triton.memory import Regions
-from serving.backends.triton.models import Known, known, problem, there
+from serving.backends.triton.models import Known, merged, problem, read, there
 from serving.calls import Computed, Tensors
 from serving.catalog import Index
 from serving.errors import Code, ServingError
-from serving.manifest import Manifest, ManifestError, from_config
+from serving.manifest import Manifest, ManifestError
 
 if TYPE_CHECKING:
     from serving.settings import Settings
@@ -28,6 +29,7 @@ _LOOK_SECONDS = 1.0
 _LOOK_SECONDS_GONE = 0.25
 _LOADING_SECONDS = 0.1
 _TRY_AGAIN_SECONDS = 30.0
+_ORDER_SECONDS = 30.0  # what loads for longer, as where TensorRT builds engines, is there at a later look
 
 
 class TritonBackend:
@@ -46,6 +48,7 @@ class TritonBackend:
         self._instances: dict[str, int] = {}
         self._watches: list[asyncio.Task[None]] = []
         self._doubts = {endpoint: asyncio.Event() for endpoint in endpoints}
+        self._orders: dict[Endpoint, dict[str, asyncio.Task[None]]] = {e: {} for e in endpoints}
 
     @classmethod
     def from_settings(cls, settings: Settings) -> TritonBackend:
@@ -67,8 +70,8 @@ class TritonBackend:
     async def index(self) -> Index:
         """What the servers have; UNAVAILABLE while none answers.
 
-        Triton says what a model is once it is loaded: one that never was, as under explicit control, is
-        loaded for that.
+        Triton says what a model is only when it is loaded. So a server under explicit control is told to load
+        whatever it never has, or failed to, or what has changed since; what somebody unloaded stays so.
         """
         if not self._watches:
             self._watches = [asyncio.create_task(self._watch(endpoint)) for endpoint in self._endpoints]
@@ -76,24 +79,23 @@ class TritonBackend:
         alive = self._alive()
         if not alive:
             raise self._nobody()
-        names = {name for endpoint in alive for name in endpoint.models}
+        await asyncio.gather(*(self._order(endpoint) for endpoint in alive))
+        names = sorted({name for endpoint in alive for name in endpoint.models})
         await asyncio.gather(*(self._learn(name) for name in names))
-        manifests: dict[str, Manifest] = {}
-        refused: dict[str, str] = {}
-        for endpoint in alive:
-            for name, model in endpoint.models.items():
-                if name in self._known:
-                    manifest, amiss = there(self._known[name].manifest, model)
-                    before = manifests.get(name)
-                    if before is None or len(before.versions) < len(manifest.versions):
-                        manifests[name] = manifest
-                    refused |= amiss
-                else:
-                    refused[name] = self._refused.get(name, (0.0, problem(name, model)))[1]
         self._count()
-        for name in refused.keys() & manifests.keys():
-            del refused[name]
-        return Index(manifests=[manifests[name] for name in sorted(manifests)], refused=refused)
+        manifests: list[Manifest] = []
+        refused: dict[str, str] = {}
+        stamps: dict[tuple[str, int], Hashable] = {}
+        for name in names:
+            model = merged([endpoint.models[name] for endpoint in alive if name in endpoint.models])
+            if name in self._known:
+                manifest, amiss = there(self._known[name].manifest, model)
+                manifests.append(manifest)
+                refused |= amiss
+                stamps |= {(name, version): said for version, said in model.versions.items()}
+            else:
+                refused[name] = self._refused.get(name, (0.0, problem(name, model)))[1]
+        return Index(manifests=manifests, refused=refused, stamps=stamps)
 
     async def load(self, graph: str, version: int) -> None:
         """Ready at once where the servers have it; else they are told to load the graph."""
@@ -138,15 +140,13 @@ class TritonBackend:
 
     async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
         """One call, to the server with least to do; where that one goes, to another: calls are pure."""
-        outputs = self._known[graph].manifest.outputs if graph in self._known else ()
         tried: set[Endpoint] = set()
         error: ServingError | None = None
         while endpoint := self._choose(graph, version, tried):
             tried.add(endpoint)
+            known = self._known[graph]
             try:
-                began = monotonic()
-                computed = await endpoint.infer(graph, version, inputs, outputs)
-                return Computed(computed, monotonic() - began)
+                return await endpoint.infer(graph, version, inputs, known.manifest.outputs, known.instances)
             except ServingError as failed:
                 if failed.code != Code.UNAVAILABLE:
                     raise
@@ -162,6 +162,10 @@ class TritonBackend:
             )
         raise self._nobody()
 
+    def folder(self, graph: str) -> Path | None:
+        """None: Triton shows no files."""
+        return None
+
     def describe(self) -> Mapping[str, Any]:
         """Servers, and calls at a time."""
         return {
@@ -172,9 +176,10 @@ class TritonBackend:
 
     async def close(self) -> None:
         """Lets the connections go; what is loaded in the servers stays."""
-        for watch in self._watches:
-            watch.cancel()
-        await asyncio.gather(*self._watches, return_exceptions=True)
+        tasks = [*self._watches, *(order for each in self._orders.values() for order in each.values())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(endpoint.close() for endpoint in self._endpoints))
 
     def _choose(self, graph: str, version: int, tried: set[Endpoint]) -> Endpoint | None:
@@ -205,49 +210,62 @@ class TritonBackend:
         """Keeps looking at a server, and sees to it that one that comes back has what is wanted of it."""
         doubt = self._doubts[endpoint]
         while True:
+            doubt.clear()
             await endpoint.look()
             self._count()
             if endpoint.alive:
                 await self._restore(endpoint)
-            doubt.clear()
             with suppress(TimeoutError):
                 seconds = _LOOK_SECONDS if endpoint.alive else _LOOK_SECONDS_GONE
                 await asyncio.wait_for(doubt.wait(), seconds)
 
     async def _restore(self, endpoint: Endpoint) -> None:
         """Loads what a server under explicit control has not loaded since it started."""
-        missing = {graph for graph, _ in self._wanted if _never_loaded(endpoint, graph)}
+        missing = {graph for graph, _ in self._wanted if endpoint.never_loaded(graph)}
         for result in await asyncio.gather(*map(endpoint.load, missing), return_exceptions=True):
             if isinstance(result, Exception):
                 log.error("%s", result)
         if missing:
             await endpoint.look()
 
+    async def _order(self, endpoint: Endpoint) -> None:
+        """Has a server load what is to be loaded, and waits a while for it."""
+        under_way = self._orders[endpoint]
+        for name in endpoint.models:
+            if endpoint.takes_orders and name not in under_way and self._due(endpoint, name):
+                under_way[name] = asyncio.create_task(self._order_one(endpoint, name))
+        if under_way:
+            await asyncio.wait(under_way.values(), timeout=_ORDER_SECONDS)
+            await endpoint.look()
+
+    def _due(self, endpoint: Endpoint, name: str) -> bool:
+        tried, _ = self._refused.get(name, (-math.inf, ""))
+        model = endpoint.models[name]
+        return monotonic() - tried > _TRY_AGAIN_SECONDS and not model.unloaded
+
+    async def _order_one(self, endpoint: Endpoint, name: str) -> None:
+        try:
+            await endpoint.load(name)
+            self._refused.pop(name, None)
+        except (TritonError, ServingError) as error:
+            if endpoint.alive and endpoint.takes_orders:
+                self._refused[name] = (monotonic(), str(error))
+        finally:
+            del self._orders[endpoint][name]
+
     async def _learn(self, name: str) -> None:
         """What a model is, from the first server that can say it."""
         for endpoint in self._alive():
-            if _never_loaded(endpoint, name) and name not in self._known:
-                await self._load_to_learn(endpoint, name)
             if endpoint.has(name):
                 try:
                     config = await endpoint.config(name)
-                    self._known[name] = known(from_config(config), config)
-                    self._refused.pop(name, None)
+                    self._known[name] = read(config)
                 except ManifestError as error:
-                    self._refused[name] = (monotonic(), str(error))
+                    self._refused[name] = (math.inf, str(error))  # a stranger, which is let be
                 except (TritonError, ServingError) as error:
                     log.warning("%s", error)
                     continue
                 return
-
-    async def _load_to_learn(self, endpoint: Endpoint, name: str) -> None:
-        tried, _ = self._refused.get(name, (-math.inf, ""))
-        if monotonic() - tried > _TRY_AGAIN_SECONDS:
-            try:
-                await endpoint.load(name)
-            except (TritonError, ServingError) as error:
-                self._refused[name] = (monotonic(), str(error))
-            await endpoint.look()
 
     async def _load(self, endpoint: Endpoint, graph: str, version: int) -> None:
         """Has a server load a version. Raises `ServingError` where it does not, with its reason."""
@@ -266,7 +284,3 @@ class TritonBackend:
             await asyncio.sleep(_LOADING_SECONDS)
         if not endpoint.alive:
             raise lost(endpoint.address)
-
-
-def _never_loaded(endpoint: Endpoint, graph: str) -> bool:
-    return graph in endpoint.models and not endpoint.models[graph].versions

@@ -13,17 +13,23 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from serving.backends.triton.failures import TritonError, failure, lost
 from serving.backends.triton.memory import Region, Regions
-from serving.calls import Tensors
+from serving.backends.triton.turns import Turns
+from serving.calls import Computed, Tensors
+from serving.errors import ServingError
 from serving.manifest import TensorSpec
 from serving.tracing import inject
 
 log = logging.getLogger(__name__)
 
-READY, LOADING, UNLOADED = "READY", "LOADING", "unloaded"
+READY, LOADING, UNLOADING = "READY", "LOADING", "UNLOADING"
+UNLOADED = "unloaded"
+"""The reason of a version that somebody has unloaded."""
 
 _PROBE_SECONDS = 5.0
 _MISSES = 2  # probes without an answer in time, after which a server counts as gone: a hung one, or a host
 _CONTROL_SECONDS = 600.0  # TensorRT may build engines while a model loads
+
+_NO_ORDERS = "explicit model load / unload is not allowed"
 
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
@@ -66,8 +72,12 @@ class Model:
 
     versions: Mapping[int, VersionState] = field(default_factory=dict)
     """Its versions; none where it was never loaded."""
-    reason: str = ""
-    """Why it has none, where that is said."""
+
+    @property
+    def unloaded(self) -> bool:
+        """Whether somebody has unloaded it."""
+        states = self.versions.values()
+        return bool(states) and all(said.reason == UNLOADED or said.state == UNLOADING for said in states)
 
 
 class Endpoint:
@@ -76,10 +86,12 @@ class Endpoint:
     def __init__(self, address: str, security: Security, *, call_seconds: float, regions: Regions) -> None:
         self.address = address
         self.alive = False
+        self.takes_orders = True
         self.models: Mapping[str, Model] = {}
         self.outstanding = 0
         self._call_seconds = call_seconds
         self._regions = regions
+        self._turns = Turns()
         self._misses = 0
         self._scopes: set[asyncio.Timeout] = set()
         self._shared_calls: set[asyncio.Task[Tensors]] = set()
@@ -101,6 +113,10 @@ class Endpoint:
     def has(self, graph: str) -> bool:
         """Whether it can be called with some version now."""
         return graph in self.models and any(self.ready(graph, each) for each in self.models[graph].versions)
+
+    def never_loaded(self, graph: str) -> bool:
+        """Whether it has a graph in its repository and has not loaded it since it started."""
+        return graph in self.models and not self.models[graph].versions
 
     async def look(self) -> bool:
         """Asks what models it has, which tells at once whether it is there; False where it is not."""
@@ -124,8 +140,15 @@ class Endpoint:
         return (await self._ask(self._client.get_model_config, graph, seconds=_PROBE_SECONDS)).config
 
     async def load(self, graph: str) -> None:
-        """Has it load a graph, in the versions of its policy. Raises `TritonError` where it does not."""
-        await self._ask(self._client.load_model, graph, seconds=_CONTROL_SECONDS)
+        """Has it load a graph, in the versions of its policy. Raises `TritonError` where it does not.
+
+        One that follows its folder, or loads it once, takes no such orders: `takes_orders` is false then.
+        """
+        try:
+            await self._ask(self._client.load_model, graph, seconds=_CONTROL_SECONDS)
+        except ServingError as error:
+            self.takes_orders = _NO_ORDERS not in error.message
+            raise
 
     async def unload(self, graph: str) -> None:
         """Has it unload a graph, all versions. Raises `TritonError` where it does not."""
@@ -136,27 +159,18 @@ class Endpoint:
         return str((await self._ask(self._client.get_server_metadata, seconds=_PROBE_SECONDS)).version)
 
     async def infer(
-        self, graph: str, version: int, inputs: Tensors, outputs: Sequence[TensorSpec]
-    ) -> Tensors:
-        """One call for these outputs.
+        self, graph: str, version: int, inputs: Tensors, outputs: Sequence[TensorSpec], instances: int
+    ) -> Computed:
+        """One call for these outputs of a graph that has so many instances.
 
         Raises `ServingError` UNAVAILABLE where the server has gone or goes. Cancelling is passed on, but for
         a call in shared memory: that is left to end, since the server may write there until then.
         """
         self.outstanding += 1
-        refused: TritonError | None = None
         try:
-            rows = len(next(iter(inputs.values())))
-            region = await self._regions.take(self._client, inputs, outputs, rows)
-            if region is not None:
-                try:
-                    return await self._infer_shared(region, graph, version, inputs, outputs, rows)
-                except TritonError as error:
-                    refused = error
-            answer = await self._infer(graph, version, _sent(inputs), _wanted(outputs))
-            if refused is not None:  # it was the sharing then, and not the call
-                self._regions.refuse(str(refused))
-            return {spec.name: answer.as_numpy(spec.name) for spec in outputs}
+            with self._turns.turn(graph, instances) as turn:
+                found = await self._call(graph, version, inputs, outputs)
+                return Computed(found, turn.seconds())
         finally:
             self.outstanding -= 1
 
@@ -167,6 +181,22 @@ class Endpoint:
         await asyncio.gather(*self._shared_calls, return_exceptions=True)
         await self._regions.close(self._client if self.alive else None)
         await self._client.close()
+
+    async def _call(
+        self, graph: str, version: int, inputs: Tensors, outputs: Sequence[TensorSpec]
+    ) -> Tensors:
+        refused: TritonError | None = None
+        rows = len(next(iter(inputs.values())))
+        region = await self._regions.take(self._client, inputs, outputs, rows)
+        if region is not None:
+            try:
+                return await self._infer_shared(region, graph, version, inputs, outputs, rows)
+            except TritonError as error:
+                refused = error
+        answer = await self._infer(graph, version, _sent(inputs), _wanted(outputs))
+        if refused is not None:  # it was the sharing then, and not the call
+            self._regions.refuse(str(refused))
+        return {spec.name: answer.as_numpy(spec.name) for spec in outputs}
 
     async def _infer_shared(
         self,
@@ -225,6 +255,7 @@ class Endpoint:
         if self.alive:
             log.error("Triton at %s is gone: %s", self.address, why)
         self.alive = False
+        self.takes_orders = True
         self.models = {}
         self._regions.forget()
         now = asyncio.get_running_loop().time()
@@ -239,7 +270,7 @@ def _models(index: Any) -> dict[str, Model]:
         versions = dict(models[entry.name].versions) if entry.name in models else {}
         if entry.version:
             versions[int(entry.version)] = VersionState(state=entry.state, reason=entry.reason)
-        models[entry.name] = Model(versions=versions, reason=entry.reason)
+        models[entry.name] = Model(versions=versions)
     return models
 
 

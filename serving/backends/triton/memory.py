@@ -166,6 +166,7 @@ class Regions:
 
     def __init__(self, kind: SharedMemoryKind, address: str) -> None:
         self._make = KINDS[kind]
+        self._refused = False
         self._kind = kind
         self._address = address
         self._size = _LEAST_BYTES
@@ -174,13 +175,13 @@ class Regions:
     @property
     def used(self) -> bool:
         """Whether tensors are shared."""
-        return self._make is not None
+        return self._make is not None and not self._refused
 
     async def take(
         self, client: Any, inputs: Tensors, outputs: Sequence[TensorSpec], rows: int
     ) -> Region | None:
         """A region with room for a call; None where tensors are not shared, or not worth it."""
-        if self._make is None:
+        if not self.used:
             return None
         needed = sum(_aligned(array.nbytes) for array in inputs.values())
         needed += sum(_aligned(_size(spec, rows)) for spec in outputs)
@@ -199,7 +200,7 @@ class Regions:
             region.memory.close()
 
     def refuse(self, why: str) -> None:
-        """Shares no more."""
+        """Shares no more while this server runs."""
         if self.used:
             log.warning(
                 "Triton at %s shares no %s memory, tensors go in messages: %s (it must be on this host, and "
@@ -208,19 +209,19 @@ class Regions:
                 self._kind,
                 why,
             )
-        self._make = None
-        self.forget()
+        self._refused = True
+        self._drop()
 
     def forget(self) -> None:
-        """The server has gone, and what it knew with it."""
-        while self._free:
-            self._free.pop().memory.close()
+        """The server has gone, and what it knew with it; the next one may share."""
+        self._refused = False
+        self._drop()
 
     async def close(self, client: Any | None) -> None:
         """Lets everything go; `client` is of the server, where there is one."""
         if client is not None:
             await self._let_go(client)
-        self.forget()
+        self._drop()
         self._make = None
 
     async def _another(self, client: Any) -> Region | None:
@@ -235,13 +236,16 @@ class Regions:
             await memory.register(client, name)
         except InferenceServerException as error:
             memory.close()
-            if error.status() not in ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED"):
-                self.refuse(error.message())
+            self.refuse(error.message())
             return None
         except BaseException:
             memory.close()
             raise
         return Region(name=name, size=self._size, memory=memory)
+
+    def _drop(self) -> None:
+        while self._free:
+            self._free.pop().memory.close()
 
     async def _let_go(self, client: Any) -> None:
         while self._free:
