@@ -8,6 +8,7 @@ import sys
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("training.command:main", "train a model of one family on your data"),
     "export": ("export.command:main", "turn a run into ONNX graphs in a model repository"),
+    "versions": ("export.versions_command:main", "show and decide which versions of a model are served"),
     "evaluate": ("export.evaluate:main", "measure a published model through the gateway"),
     "serve": ("serving.command:main", "serve a model repository over gRPC and HTTP"),
     "keys": ("serving.keys_command:main", "make API keys for a gateway"),

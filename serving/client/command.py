@@ -126,10 +126,18 @@ def _models(client: Client, _: argparse.Namespace) -> None:
             ", ".join(tasks),
             _few(model.class_labels),
             f"{model.default_sampler}, {model.default_steps} steps" if model.default_sampler else "",
-            str(model.default_version),
+            _versions(model),
         )
     # Rich folds to 80 columns where nothing says how wide the place is; a pipe has room for whole lines.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _versions(model: pb.Model) -> str:
+    """The version that requests get, or their shares, and those that were refused."""
+    status = model.version_status
+    shares = [f"{each.version} {each.share:.0%}" for each in status if each.share]
+    refused = [f"{each.version} refused" for each in status if each.state == pb.VERSION_STATE_REFUSED]
+    return ", ".join([*(shares if len(shares) > 1 else [str(model.default_version)]), *refused])
 
 
 def _few(labels: Sequence[str], limit: int = 3) -> str:
