@@ -25,6 +25,7 @@ from serving.traced_transports import TracedGrpc
 
 NotReady = Callable[[], str | None]
 
+_SHARE_OF_DRAIN = 0.8  # gRPC adds up to a tenth, so that they do not all come at once
 _PARTING_SECONDS = 1.0  # beyond the grace, in which those that the service cut off are told
 
 
@@ -38,6 +39,7 @@ def build_server(
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),
+            *_connection_age(settings),
             # Otherwise a second gateway on the same port would take half of the first one's calls.
             ("grpc.so_reuseport", 0),
         ],
@@ -50,6 +52,16 @@ def build_server(
         )
     )
     return server
+
+
+def _connection_age(settings: Settings) -> list[tuple[str, int]]:
+    """Has clients connect anew before a gateway that drains stops.
+
+    A server that stops cancels what reaches it before its client has heard of that. One that ends a
+    connection by its age does not, so by the end of the drain nobody may be left on one.
+    """
+    age = settings.connection_age or _SHARE_OF_DRAIN * settings.drain_delay
+    return [("grpc.max_connection_age_ms", max(1, round(1000 * age)))] if age else []
 
 
 class GrpcServer:

@@ -17,8 +17,6 @@ class HttpServingError(ServingError):
 
     status_code: int
     """The status."""
-    closes = False
-    """Whether the connection is of no more use, since the rest of the request stays unread."""
 
 
 class TooLargeError(HttpServingError):
@@ -37,7 +35,6 @@ class TooSlowError(HttpServingError):
     """A body that does not come."""
 
     status_code = 408
-    closes = True
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
@@ -71,8 +68,6 @@ def status_and_headers(error: ServingError) -> tuple[int, dict[str, str]]:
         headers["Retry-After"] = "1"
     elif code == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="atelier"'
-    if isinstance(error, HttpServingError) and error.closes:
-        headers["Connection"] = "close"
     return code, headers
 
 

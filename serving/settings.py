@@ -110,6 +110,8 @@ class Settings(BaseModel):
     """Seconds that a client of HTTP may take to send the head of a request, or 64 KiB of its body."""
     drain_delay: float = Field(default=0.0, ge=0)
     """Seconds for which the gateway, no longer ready, serves on before it stops: load balancers notice."""
+    connection_age: float = Field(default=0.0, ge=0)
+    """Seconds after which gRPC clients must connect anew; 0 for 0.8 of drain_delay, or never without one."""
     shutdown_grace: float = Field(default=10.0, ge=0)
     """Seconds that requests under way are given when the gateway stops."""
     api_keys: OptionalPath = None
