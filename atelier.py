@@ -8,9 +8,11 @@ import sys
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("training.command:main", "train a model of one family on your data"),
     "export": ("export.command:main", "turn a run into ONNX graphs in a model repository"),
+    "versions": ("export.versions_command:main", "show and decide which versions of a model are served"),
     "evaluate": ("export.evaluate:main", "measure a published model through the gateway"),
     "serve": ("serving.command:main", "serve a model repository over gRPC and HTTP"),
     "keys": ("serving.keys_command:main", "make API keys for a gateway"),
+    "doctor": ("serving.doctor.command:main", "look at what a gateway needs, and say what is wrong"),
     "models": ("serving.client.command:models", "list the models of a gateway"),
     "generate": ("serving.client.command:generate", "ask a gateway for images"),
     "translate": ("serving.client.command:translate", "ask a gateway to translate an image"),

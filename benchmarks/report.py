@@ -35,6 +35,12 @@ def tables(results: Results) -> dict[str, tuple[list[str], Rows]]:
             ["server", "images/s", "p50 ms", "p95 ms"],
             _one_pass(results["one_pass"]["runs"]),
         )
+    if results.get("open_inference"):
+        each = results["open_inference"]
+        made[f"{each['model']}: raw tensors by ModelInfer, single rows"] = (
+            ["server", "alone, p50 ms", f"{each['clients']} clients, rows/s", "p50 ms", "p95 ms"],
+            _open_inference(each["runs"]),
+        )
     if results.get("probes"):
         made["Requests that arrive in the middle of a saturated load of 50 steps"] = (
             ["request", "alone, p50 ms", "p50 ms", "p95 ms", "a U-Net call, ms"],
@@ -160,6 +166,24 @@ def _one_pass(runs: Mapping[str, list[dict[str, Any]]]) -> Rows:
             )
             milliseconds = [f"{1000 * middle([run[key] for run in each]):.1f}" for key in ("p50", "p95")]
             rows.append([shown, _middle(each, "images", ".0f"), *milliseconds])
+    return rows
+
+
+def _open_inference(runs: Mapping[str, list[dict[str, Any]]]) -> Rows:
+    def milliseconds(name: str, key: str) -> str:
+        return f"{1000 * middle([run[key] for run in runs[name]]):.2f}"
+
+    rows = [["raw onnxruntime", milliseconds("raw", "p50"), "", "", ""]]
+    for server in [name.removesuffix(" alone") for name in runs if name.endswith(" alone")]:
+        loaded = f"{server} loaded"
+        rows.append(
+            [
+                _shown(server),
+                milliseconds(f"{server} alone", "p50"),
+                _middle(runs[loaded], "requests", ".0f"),
+                *(milliseconds(loaded, key) for key in ("p50", "p95")),
+            ]
+        )
     return rows
 
 

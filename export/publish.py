@@ -15,8 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnxruntime
-
+from export.probes import open_session, probe
 from export.transaction import RepositoryBusyError, transaction, write
 from serving.manifest import Manifest, ManifestError, VersionRecord, parse, render, render_variants
 
@@ -95,19 +94,23 @@ def publish(repository: Path, candidates: Sequence[Candidate], version: int | No
     """
     _check_place(repository)
     model = candidates[0].manifest.model
-    with _explained(repository, model), transaction(repository) as tree:
+    with explained(repository, model), transaction(repository) as tree:
         version = plan(repository, [candidate.manifest for candidate in candidates], version)
         existing = published(repository)
         for candidate in candidates:
             folder = tree / candidate.manifest.graph
             old = existing.get(candidate.manifest.graph)
-            versions = {**(old.versions if old else {}), version: candidate.record}
+            record = _probed(candidate)
+            versions = {**(old.versions if old else {}), version: record}
             acceleration = candidate.manifest.acceleration or (old.acceleration if old else None)
             manifest = dataclasses.replace(candidate.manifest, versions=versions, acceleration=acceleration)
+            if old:  # what was decided of the versions holds for the new one
+                policy, canary = old.version_policy, old.canary
+                manifest = dataclasses.replace(manifest, version_policy=policy, canary=canary)
             write(folder / str(version) / MODEL, candidate.model)
             if candidate.plan is not None:
                 write(folder / str(version) / PLAN, candidate.plan)
-            _write_configs(folder, manifest)
+            write_configs(folder, manifest)
             _verify(folder, manifest, version)
     return version
 
@@ -125,7 +128,7 @@ def update_quality(
     `card.md` and `samples.png` go into the folder of the model's first graph. All or nothing, as `publish`.
     """
     _check_place(repository)
-    with _explained(repository, model), transaction(repository) as tree:
+    with explained(repository, model), transaction(repository) as tree:
         manifests = [m for m in published(repository).values() if m.model == model]
         if not manifests:
             raise PublishError(f"there is no model {model!r} in {repository}: publish it with atelier export")
@@ -137,20 +140,21 @@ def update_quality(
                 )
             record = dataclasses.replace(manifest.versions[version], quality=dict(quality))
             updated = dataclasses.replace(manifest, versions={**manifest.versions, version: record})
-            _write_configs(tree / manifest.graph, updated)
+            write_configs(tree / manifest.graph, updated)
             if manifest.role == manifest.roles[0]:
                 write(tree / manifest.graph / CARD, card.encode())
                 write(tree / manifest.graph / SAMPLES, samples_png)
 
 
-def _write_configs(folder: Path, manifest: Manifest) -> None:
+def write_configs(folder: Path, manifest: Manifest) -> None:
+    """Writes the configuration of a graph and its variants into a folder of a transaction."""
     write(folder / CONFIG, render(manifest).encode())
     for name, text in render_variants(manifest).items():
         write(folder / VARIANTS / f"{name}.pbtxt", text.encode())
 
 
 @contextlib.contextmanager
-def _explained(repository: Path, model: str) -> Iterator[None]:
+def explained(repository: Path, model: str) -> Iterator[None]:
     """Turn what the system refuses into a `PublishError` that says what to do."""
     try:
         yield
@@ -229,7 +233,7 @@ def _versions(repository: Path, graph: str, existing: Mapping[str, Manifest]) ->
 
 
 def _verify(folder: Path, manifest: Manifest, version: int) -> None:
-    """Read back what was written: digest, configuration, and a load under onnxruntime."""
+    """Read back what was written: the digest and the configuration."""
     model = folder / str(version) / MODEL
     content = model.read_bytes()
     if hashlib.sha256(content).hexdigest() != manifest.versions[version].sha256:
@@ -239,7 +243,12 @@ def _verify(folder: Path, manifest: Manifest, version: int) -> None:
     plan = manifest.versions[version].plan
     if plan and hashlib.sha256((folder / str(version) / PLAN).read_bytes()).hexdigest() != plan.sha256:
         raise PublishError(f"{manifest.graph}: the plan read back has another digest than the one written")
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+def _probed(candidate: Candidate) -> VersionRecord:
+    """The record with the probe of a file that loads under onnxruntime and has the tensors that it should."""
+    manifest = candidate.manifest
+    session = open_session(candidate.model)
     for what, specs, tensors in (
         ("inputs", manifest.inputs, session.get_inputs()),
         ("outputs", manifest.outputs, session.get_outputs()),
@@ -249,3 +258,4 @@ def _verify(folder: Path, manifest: Manifest, version: int) -> None:
                 f"{manifest.graph}: the model's {what} are {[tensor.name for tensor in tensors]}, not as its "
                 "manifest says"
             )
+    return dataclasses.replace(candidate.record, probe=probe(manifest, session))

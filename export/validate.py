@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from export.onnx import ExportError, OnnxGraph, row_shape
+from export.probes import open_session as open_session
 from training.family import Graph, GraphTensor
 
 TOLERANCE = 1e-4
@@ -38,14 +39,6 @@ POOL = 33
 """Rows that the batches of the stability check are drawn from."""
 
 Tensors = Mapping[str, NDArray[Any]]
-
-
-def open_session(model: bytes) -> onnxruntime.InferenceSession:
-    """The graph under onnxruntime on one CPU thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def draw(graph: Graph, rows: int, size: tuple[int, int], rng: np.random.Generator) -> dict[str, NDArray[Any]]:

@@ -121,6 +121,7 @@ def declare_plan(config: Any, profile: Profile, versions: Sequence[int]) -> None
     config.ClearField("backend")
     config.platform = "tensorrt_plan"
     config.default_model_filename = "model.plan"
+    config.ClearField("version_policy")
     config.version_policy.specific.versions.extend(sorted(versions))
     config.instance_group.add(kind="KIND_GPU", count=1)
     cuda = config.optimization.cuda

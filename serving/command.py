@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
@@ -27,7 +26,8 @@ from serving.lifecycle import Life, keep_fresh
 from serving.opening import open_service
 from serving.ports import PortError, address, listen
 from serving.service import Service
-from serving.settings import Settings, SettingsError, describe, flags, load_settings
+from serving.settings import Settings, SettingsError, describe, load_settings
+from serving.settings_flags import add_flags, read_flags
 from serving.telemetry import open_tracer
 from serving.tls import grpc_credentials, open_certificates, rotating_context
 from serving.watched import FilesError, Watched
@@ -43,8 +43,7 @@ def main(arguments: list[str]) -> int:
     given = _parser().parse_args(arguments)
     config, print_config = given.config, given.print_config
     try:
-        keys = {flag.key: getattr(given, flag.key) for flag in flags()}
-        resolved = load_settings(keys, config=config)
+        resolved = load_settings(read_flags(given), config=config)
     except SettingsError as error:
         return _complain(error, _USAGE)
     if print_config:
@@ -140,14 +139,10 @@ def _parser() -> argparse.ArgumentParser:
         "as ATELIER_HTTP_PORT; flags win over variables, variables over the file.",
         allow_abbrev=False,
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file of settings")
     parser.add_argument(
         "--print-config", action="store_true", help="show every setting and who said it, and end"
     )
-    for flag in flags():
-        help_text = flag.help.replace("%", "%%")
-        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if flag.choices == ("true", "false") else {}
-        parser.add_argument(flag.name, dest=flag.key, choices=flag.choices, help=help_text, **switch)
+    add_flags(parser)
     return parser
 
 

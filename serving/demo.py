@@ -20,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
 from serving.client import AtelierError, Client
+from serving.client.access import Access, access_of, add_access
 from serving.client.gateway import Gateway, GatewayError, free_ports, gateway
 
 PICTURES = 12
@@ -52,15 +53,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--out", type=Path, default=Path("demo/contact_sheet.png"), help="the contact sheet")
     parser.add_argument("--once", action="store_true", help="end when the sheet is drawn")
+    add_access(parser)
     options = parser.parse_args(arguments)
+    access = access_of(options)
     console = Console()
     # Ctrl-C and SIGTERM end the block below, and with it the gateway.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         started = time.monotonic()
-        with gateway(options.repository, **_ports()) as running:
+        http, grpc, metrics = _ports()
+        with gateway(options.repository, http_port=http, grpc_port=grpc, metrics_port=metrics) as running:
             console.print(f"The gateway is up after {time.monotonic() - started:.1f} s.")
-            strips = draw_all(running, console)
+            strips = draw_all(running, console, access)
             options.out.parent.mkdir(parents=True, exist_ok=True)
             contact_sheet(strips).save(options.out)
             console.print(f"\nPictures of every model: [bold]{options.out}[/bold]")
@@ -79,18 +83,19 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def draw_all(running: Gateway, console: Console) -> list[Strip]:
+def draw_all(running: Gateway, console: Console, access: Access | None = None) -> list[Strip]:
     """A strip of every model: generators over gRPC and, the same seed once more, over HTTP; translators on
     the pictures of a generator whose domain they know."""
     strips: list[Strip] = []
-    with Client(running.grpc_address) as client:
+    access = access or Access()
+    with access.client(running.grpc_address) as client:
         models = list(client.models())
         drawn: dict[str, Sequence[Image.Image]] = {}
         with console.status("Drawing ...") as status:
             for about in models:
                 status.update(f"Drawing {about.name} ...")
                 if not about.directions:
-                    strips += _generated(client, running, about, drawn)
+                    strips += _generated(client, running, about, drawn, access)
             for about in models:
                 status.update(f"Drawing {about.name} ...")
                 if about.directions:
@@ -117,7 +122,11 @@ def contact_sheet(strips: Sequence[Strip]) -> Image.Image:
 
 
 def _generated(
-    client: Client, running: Gateway, about: Any, drawn: dict[str, Sequence[Image.Image]]
+    client: Client,
+    running: Gateway,
+    about: Any,
+    drawn: dict[str, Sequence[Image.Image]],
+    access: Access,
 ) -> list[Strip]:
     """Pictures of as many classes as fit, over gRPC; one of them again over HTTP, which must be the same."""
     classes = list(about.class_labels)
@@ -133,7 +142,7 @@ def _generated(
         images = list(client.generate(about.name, count=PICTURES, seed=SEED))
     seconds = (time.monotonic() - started) / PICTURES
     body: dict[str, Any] = {"seed": str(SEED)} | ({"classLabel": wanted[0]} if wanted else {})
-    over_http = _post_picture(f"{running.http_address}/v1/models/{about.name}:generate", body)
+    over_http = _post_picture(f"{running.http_address}/v1/models/{about.name}:generate", body, access)
     if over_http.convert("RGB").tobytes() != images[0].convert("RGB").tobytes():
         raise GatewayError(f"{about.name} draws another picture over HTTP than over gRPC for seed {SEED}")
     drawn[about.name] = images
@@ -188,21 +197,22 @@ def _domain_of(about: Any, generator: str) -> int:
     return int(about.metadata.get("domain_b") == generator.partition("_")[0])
 
 
-def _post_picture(url: str, body: dict[str, Any]) -> Image.Image:
-    headers = {"Content-Type": "application/json", "Accept": "image/png"}
+def _post_picture(url: str, body: dict[str, Any], access: Access) -> Image.Image:
+    headers = {"Content-Type": "application/json", "Accept": "image/png", **access.headers}
     request = Request(url, data=json.dumps(body).encode(), headers=headers)  # noqa: S310 - our own gateway
-    with urlopen(request, timeout=120) as response:  # noqa: S310
+    with urlopen(request, timeout=120, context=access.context(url)) as response:  # noqa: S310
         return Image.open(io.BytesIO(response.read()))
 
 
-def _ports() -> dict[str, int]:
-    """The ports of the documentation where they are free, else any."""
+def _ports() -> list[int]:
+    """The ports of the documentation where they are free, else any: HTTP, gRPC, metrics."""
+    return [port if _is_free(port) else free_ports(1)[0] for port in (8080, 8081, 8082)]
 
-    wanted = {"http_port": 8080, "grpc_port": 8081, "metrics_port": 8082}
-    for name, port in wanted.items():
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                wanted[name] = free_ports(1)[0]
-    return wanted
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -17,15 +17,21 @@ from serving.grpc_calls import abort, request_context
 from serving.grpc_door import GrpcDoor
 from serving.grpc_health import Health
 from serving.methods import METHODS, SERVICE, Method
+from serving.oip import rpc as open_inference
 from serving.ports import PortError, address, listen
 from serving.service import RequestContext, Service
 from serving.settings import Settings
 from serving.traced_transports import TracedGrpc
 
+NotReady = Callable[[], str | None]
+
+_SHARE_OF_DRAIN = 0.8  # gRPC adds up to a tenth, so that they do not all come at once
 _PARTING_SECONDS = 1.0  # beyond the grace, in which those that the service cut off are told
 
 
-def build_server(service: Service, settings: Settings, door: Door | None = None) -> grpc.aio.Server:
+def build_server(
+    service: Service, settings: Settings, door: Door | None = None, not_ready: NotReady | None = None
+) -> grpc.aio.Server:
     """A server of every RPC of the proto, not yet bound nor started."""
     traced = [] if service.tracer is None else [TracedGrpc(service.tracer)]
     server = grpc.aio.server(
@@ -33,13 +39,29 @@ def build_server(service: Service, settings: Settings, door: Door | None = None)
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),
+            *_connection_age(settings),
             # Otherwise a second gateway on the same port would take half of the first one's calls.
             ("grpc.so_reuseport", 0),
         ],
     )
     handlers = {method.rpc: _handler(service, method) for method in METHODS.values()}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),))
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),
+            open_inference.handlers(service.open_inference, not_ready or service.not_ready_reason),
+        )
+    )
     return server
+
+
+def _connection_age(settings: Settings) -> list[tuple[str, int]]:
+    """Has clients connect anew before a gateway that drains stops.
+
+    A server that stops cancels what reaches it before its client has heard of that. One that ends a
+    connection by its age does not, so by the end of the drain nobody may be left on one.
+    """
+    age = settings.connection_age or _SHARE_OF_DRAIN * settings.drain_delay
+    return [("grpc.max_connection_age_ms", max(1, round(1000 * age)))] if age else []
 
 
 class GrpcServer:
@@ -49,16 +71,21 @@ class GrpcServer:
         self,
         service: Service,
         settings: Settings,
-        not_ready: Callable[[], str | None],
+        not_ready: NotReady,
         door: Door | None = None,
         credentials: grpc.ServerCredentials | None = None,
     ) -> None:
         """A server behind a door of its own unless it shares one, over TLS where there are credentials."""
         self._grace = settings.shutdown_grace + _PARTING_SECONDS
-        self._server = build_server(service, settings, door)
-        self._health = Health([SERVICE.full_name], not_ready)
+        self._server = build_server(service, settings, door, not_ready)
+        self._health = Health([SERVICE.full_name, open_inference.SERVICE.full_name], not_ready)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (
+            SERVICE.full_name,
+            open_inference.SERVICE.full_name,
+            health.SERVICE_NAME,
+            reflection.SERVICE_NAME,
+        )
         reflection.enable_server_reflection(names, self._server)
         self.port = _bind(self._server, settings, credentials)
 

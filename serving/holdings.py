@@ -63,9 +63,9 @@ class Holdings:
     async def load(self, manifest: Manifest, version: int, before: int | None = None) -> None:
         """Loads a version, has it compute its probe, and takes it to cost what the version `before` does.
 
-        One that is loaded already stays as it is, and one that waits to be unloaded is kept. Raises
-        `ServingError` as `Backend.load` does, and where the version is loaded as another file or the probe
-        comes out differently. Cancelled, it leaves nothing behind.
+        One that is loaded already stays as it is, unless its engine has lost it, and one that waits to be
+        unloaded is kept. Raises `ServingError` as `Backend.load` does, and where the version is loaded as
+        another file or the probe comes out differently. Cancelled, it leaves nothing behind.
         """
         key = (manifest.graph, version)
         held = self._held.get(key)
@@ -76,7 +76,8 @@ class Holdings:
             held = None
         if held is not None:
             held.retired = False
-            return
+            if self._backend.ready(*key):
+                return
         if key in self._leaving:
             await self._leaving[key].gone.wait()
         await self._backend.load(*key)
@@ -85,8 +86,9 @@ class Holdings:
         except BaseException:
             await asyncio.shield(self._backend.unload(*key))
             raise
-        self._manifests[key] = manifest
-        self._held[key] = _Held(manifest=manifest)
+        if key not in self._held:
+            self._manifests[key] = manifest
+            self._held[key] = _Held(manifest=manifest)
         if before is not None:
             self._engine.inherit(manifest.graph, version, before)
 

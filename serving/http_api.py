@@ -27,8 +27,10 @@ from serving.errors import Code, ServingError, not_found, one_of
 from serving.http_door import HttpDoor
 from serving.http_errors import EXCEPTION_HANDLERS
 from serving.http_messages import PICTURES, picture_type, read_request, to_json
-from serving.http_requests import ClientGoneError, off_loop, read_body, request_context, unless_gone
+from serving.http_requests import ClientGoneError, read_body, request_context, unless_gone
 from serving.methods import BY_VERB, Method
+from serving.off_loop import off_loop
+from serving.oip import routes as open_inference
 from serving.pb import image_generation_pb2 as pb
 from serving.service import RequestContext, Service
 from serving.settings import Settings
@@ -76,6 +78,7 @@ def create_app(
         Route("/", partial(page, name="index.html")),
         Mount("/web", StaticFiles(directory=_WEB)),
         *_status_routes(registry, not_ready),
+        *open_inference.routes(service.open_inference, settings, not_ready),
     ]
     traced = [] if service.tracer is None else [Middleware(TracedHttp, tracer=service.tracer)]
     middleware = [*traced, Middleware(HttpDoor, door=door or Door(settings))]

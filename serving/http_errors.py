@@ -17,8 +17,6 @@ class HttpServingError(ServingError):
 
     status_code: int
     """The status."""
-    closes = False
-    """Whether the connection is of no more use, since the rest of the request stays unread."""
 
 
 class TooLargeError(HttpServingError):
@@ -37,7 +35,6 @@ class TooSlowError(HttpServingError):
     """A body that does not come."""
 
     status_code = 408
-    closes = True
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
@@ -57,6 +54,12 @@ class MediaTypeError(HttpServingError):
 
 def error_response(error: ServingError) -> Response:
     """An error as it is answered."""
+    code, headers = status_and_headers(error)
+    return JSONResponse(to_json(error, code), status_code=code, headers=headers)
+
+
+def status_and_headers(error: ServingError) -> tuple[int, dict[str, str]]:
+    """What is said of an error outside the body, whatever the body is."""
     code = error.status_code if isinstance(error, HttpServingError) else HTTP_CODES[error.code]
     headers = {}
     if error.retry_after is not None:
@@ -65,9 +68,7 @@ def error_response(error: ServingError) -> Response:
         headers["Retry-After"] = "1"
     elif code == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="atelier"'
-    if isinstance(error, HttpServingError) and error.closes:
-        headers["Connection"] = "close"
-    return JSONResponse(to_json(error, code), status_code=code, headers=headers)
+    return code, headers
 
 
 async def _serving_error(_: Request, error: Exception) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -18,7 +18,6 @@ from serving.settings import Settings
 
 Result = TypeVar("Result")
 
-_OFF_LOOP_BYTES = 65_536  # bodies beyond this are parsed and rendered in a thread
 _LEAST_RATE = 65_536  # bytes a second that a body may not stay below for long
 
 
@@ -50,14 +49,17 @@ def request_context(request: Request) -> RequestContext:
     )
 
 
-async def read_body(request: Request, settings: Settings) -> bytes:
-    """The body; raises `TooLargeError` as soon as it is over the limit, `TooSlowError` where it trickles."""
+async def read_body(request: Request, settings: Settings, *, compressed: bool = False) -> bytes:
+    """The body; raises `TooLargeError` as soon as it is over the limit, `TooSlowError` where it trickles.
+
+    One with a `Content-Encoding` is `compressed`, and taken only by who can tell what it may grow to.
+    """
     limit = settings.max_message_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise TooLargeError(limit)
     encoding = request.headers.get("content-encoding", "identity").lower()
-    if encoding != "identity":
+    if encoding != "identity" and not compressed:
         raise MediaTypeError(f"a body with Content-Encoding {encoding!r}: send it as it is, not compressed")
     chunks, size = [], 0
     began = asyncio.get_running_loop().time()
@@ -72,11 +74,6 @@ async def read_body(request: Request, settings: Settings) -> bytes:
     except TimeoutError as error:
         raise TooSlowError(asyncio.get_running_loop().time() - began) from error
     return b"".join(chunks)
-
-
-async def off_loop(function: Callable[[], Result], size: int) -> Result:
-    """What the function returns, called in a thread where so many bytes take long."""
-    return await asyncio.to_thread(function) if size > _OFF_LOOP_BYTES else function()
 
 
 async def unless_gone(request: Request, answer: Coroutine[Any, Any, Result]) -> Result:

@@ -20,6 +20,8 @@ from serving.settings import Settings
 _PARTING_SECONDS = 1  # beyond the grace, in which those that the service cut off are told
 _CLOSE = (b"connection", b"close")
 _HEAD_BYTES = 65_536
+# Longer than load balancers keep idle connections, 60 s as a rule: who closes first never meets a request.
+_IDLE_SECONDS = 75
 
 
 class _Server(uvicorn.Server):
@@ -39,7 +41,7 @@ class _Server(uvicorn.Server):
 class _Protocol(HttpToolsProtocol):
     """A connection that is closed where the head of a request does not come, or does not end.
 
-    So is one on which the rest of a body goes on coming long after it was refused.
+    So is one on which the rest of a body does not come to its end long after it was refused.
     """
 
     def __init__(self, *, receive_timeout: float, **named: Any) -> None:
@@ -47,6 +49,7 @@ class _Protocol(HttpToolsProtocol):
         self._receive_timeout = receive_timeout
         self._timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._in_head = False
         self._in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
@@ -61,14 +64,19 @@ class _Protocol(HttpToolsProtocol):
         if not self._in_body:
             self._expect()
             self._head_bytes += len(data)
-        elif self.cycle.response_complete:
-            self._expect()
         super().data_received(data)
+        if self._in_head:  # the next one may have begun behind the last
+            self._expect()
         if self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The head of the request is over {_HEAD_BYTES} bytes.")
 
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         self._arrived()
+        self._in_head = False
         self._in_body = True
         if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > _HEAD_BYTES:
             raise ValueError("a head of that size")  # the parser ends, and uvicorn answers 400
@@ -78,6 +86,11 @@ class _Protocol(HttpToolsProtocol):
         self._arrived()
         self._in_body = False
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_body:  # closed at once, the connection would take the answer with it
+            self._expect()
 
     def _expect(self) -> None:
         if self._timer is None:
@@ -112,6 +125,7 @@ async def run_http(
         log_level="warning",
         access_log=False,
         server_header=False,
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=ceil(settings.shutdown_grace + _PARTING_SECONDS),
     )
     config.load()

@@ -53,7 +53,8 @@ def build() -> Json:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths | _OTHER_PATHS,
-        "components": {"schemas": schemas(comments) | {"Error": _ERROR}},
+        "components": {"schemas": schemas(comments) | {"Error": _ERROR}, "securitySchemes": _KEYS},
+        "security": [{}, *({name: []} for name in _KEYS)],
     }
 
 
@@ -117,6 +118,12 @@ def _words(camel: str) -> str:
     words = "".join(f" {c.lower()}" if c.isupper() else c for c in camel).strip()
     return words.capitalize()
 
+
+# Needed where the gateway was given keys, and nowhere else.
+_KEYS: Json = {
+    "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
 
 _ERROR: Json = {
     "type": "object",

@@ -22,6 +22,9 @@ from serving.gpu import GpuCollector
 from serving.holdings import Graph, Holdings
 from serving.manifest import Manifest
 from serving.metrics import Metrics
+from serving.oip.graphs import Graphs
+from serving.oip.inference import OpenInference
+from serving.oip.shared_memory import SharedMemory
 from serving.picture_pool import PicturePool
 from serving.repository import Repository
 from serving.requests import Requests
@@ -90,6 +93,14 @@ async def open_service(
                     metrics=metrics,
                 ),
                 pictures=pictures,
+                open_inference=OpenInference(
+                    graphs=Graphs(repository, backend),
+                    control=control,
+                    runner=runner,
+                    requests=requests,
+                    statistics=engine.statistics,
+                    shared_memory=SharedMemory(allowed=settings.client_shared_memory),
+                ),
                 tracer=tracer,
             )
         finally:

@@ -28,6 +28,7 @@ from serving.errors import Code, ServingError
 from serving.exploration import DEFAULT_COUNT, Bounds, latent_message, plan_exploration
 from serving.generation import Generation, plan
 from serving.manifest import Manifest
+from serving.oip.inference import OpenInference
 from serving.pb import image_generation_pb2 as pb
 from serving.picture_pool import PicturePool
 from serving.programs.generate import draw
@@ -65,8 +66,10 @@ class Service:
         requests: Requests,
         drawing: Drawing,
         pictures: PicturePool,
+        open_inference: OpenInference,
         tracer: Tracer | None = None,
     ) -> None:
+        self.open_inference = open_inference
         self.tracer = tracer
         self._settings = settings
         self._repository = repository

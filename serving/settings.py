@@ -94,6 +94,8 @@ class Settings(BaseModel):
     """Most pixels that a request may bring, all of its images together."""
     max_message_bytes: int = Field(default=67_108_864, ge=65_536)
     """Largest request, in bytes."""
+    client_shared_memory: bool = False
+    """Whether clients may pass tensors of the Open Inference Protocol in shared memory of this host."""
     max_pending_rows: int = Field(default=4096, ge=1)
     """Rows that may be under way at a time; requests beyond are refused at the door."""
     max_pending_bytes: int = Field(default=1_073_741_824, ge=1)
@@ -108,6 +110,8 @@ class Settings(BaseModel):
     """Seconds that a client of HTTP may take to send the head of a request, or 64 KiB of its body."""
     drain_delay: float = Field(default=0.0, ge=0)
     """Seconds for which the gateway, no longer ready, serves on before it stops: load balancers notice."""
+    connection_age: float = Field(default=0.0, ge=0)
+    """Seconds after which gRPC clients must connect anew; 0 for 0.8 of drain_delay, or never without one."""
     shutdown_grace: float = Field(default=10.0, ge=0)
     """Seconds that requests under way are given when the gateway stops."""
     api_keys: OptionalPath = None

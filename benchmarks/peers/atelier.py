@@ -33,6 +33,7 @@ class Atelier:
     """A gateway that is running."""
 
     def __init__(self, channel: grpc.aio.Channel, metrics_port: int, process_id: int) -> None:
+        self.channel = channel
         self._stub: Any = ImageGenerationStub(channel)  # type: ignore[no-untyped-call] # generated
         self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         self.process_id = process_id

@@ -9,6 +9,7 @@ SCENARIOS: dict[str, str] = {
     "step_loop": "benchmarks.scenarios.step_loop:step_loop",
     "saturated": "benchmarks.scenarios.saturated:saturated",
     "one_pass": "benchmarks.scenarios.one_pass:one_pass",
+    "open_inference": "benchmarks.scenarios.open_inference:open_inference",
     "probes": "benchmarks.scenarios.probes:probes",
     "overload": "benchmarks.scenarios.overload:overload",
     "triton_backend": "benchmarks.scenarios.triton_backend:triton_backend",

@@ -35,11 +35,19 @@ class CostTable:
         self._asked = 0
 
     def heir(self) -> CostTable:
-        """A table that expects the same and sooner believes what it sees."""
+        """A table that expects the same of the sizes that are known well, and sooner believes what it sees.
+
+        The pace goes over as it is: as a part of the costs its noise would add up from heir to heir.
+        """
         table = CostTable()
-        for rows, seconds in self._medians.items():
-            for _ in range(_EVIDENCE):
-                table.observe(rows, seconds)
+        for rows in self._sizes:
+            if len(self._calls[rows]) >= _EVIDENCE:
+                median = self._medians[rows]
+                table._sizes.append(rows)
+                table._calls[rows] = deque([median] * _EVIDENCE, maxlen=_REMEMBERED)
+                table._medians[rows] = median
+        table._paces, table._pace = self._paces.copy(), self._pace
+        table._learn()
         return table
 
     def observe(self, rows: int, seconds: float) -> None:

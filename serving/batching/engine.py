@@ -17,6 +17,7 @@ from serving.backends import Backend
 from serving.batching.cost import CostTable
 from serving.batching.lane import Entry, Lane, Part
 from serving.batching.policy import Shares, choose
+from serving.batching.statistics import Statistics
 from serving.batching.ticket import Backlog, Ticket
 from serving.calls import Call, Tensors
 from serving.errors import Code, ServingError
@@ -56,6 +57,7 @@ class Engine:
         self._max_batch_bytes = max_batch_bytes
         self._metrics = metrics
         self.backlog = Backlog()
+        self.statistics = Statistics()
         self._shares = Shares()
         self._costs: dict[LaneKey, CostTable] = {}
         self._lanes: dict[LaneKey, Lane] = {}
@@ -79,14 +81,18 @@ class Engine:
         self._waiting[lane] = None
         lane.put(entry)
         self._dispatch_soon()
+        statistics = self.statistics.of(lane.graph, lane.version)
         try:
-            return await future
+            outputs = await future
         except BaseException:
+            statistics.fail.add(monotonic() - entry.submitted)
             self._abandon(entry)
             raise
         finally:
             lane.withdraw(entry)
             end_step(step)
+        statistics.answered(monotonic() - entry.submitted)
+        return outputs
 
     def slots(self) -> int:
         """Calls that run at a time."""
@@ -147,6 +153,7 @@ class Engine:
         """Lets go of what was kept for a version that nobody calls any more."""
         self._lanes = {key: lane for key, lane in self._lanes.items() if key[:2] != (graph, version)}
         self._costs = {key: table for key, table in self._costs.items() if key[:2] != (graph, version)}
+        self.statistics.forget(graph, version)
 
     async def close(self) -> None:
         """Begins nothing new, and waits for the batches under way."""
@@ -254,31 +261,47 @@ class Engine:
                 task.cancel()
 
     async def _compute(self, lane: Lane, parts: list[Part]) -> None:
-        inputs, buffers = lane.join(parts)
+        for part in parts:
+            if part.start == 0:
+                leave_queue(part.entry.step, lane.graph, part.entry.waited)
         try:
-            with self._call_span(lane, parts):
-                outputs, seconds = await self._backend.infer(lane.graph, lane.version, inputs)
-        except Exception as error:
-            self._metrics.graph(lane.graph).call_failures.inc()
-            for part in parts:
-                part.entry.fail(_failure(error, lane))
-            if not isinstance(error, ServingError):
-                log.exception("a call of %s with %d rows failed", lane.graph, sum(p.rows for p in parts))
-        else:
-            self._observe(lane, parts, seconds)
-            self._distribute(lane, parts, outputs)
+            await self._infer(lane, parts)
         finally:
-            if buffers is not None:
-                lane.give_back(buffers)
             lane.running -= 1
             self._running[lane.graph] -= 1
             self._forget_if_idle(lane)
             self._dispatch_soon()
 
-    def _call_span(self, lane: Lane, parts: list[Part]) -> AbstractContextManager[None]:
+    async def _infer(self, lane: Lane, parts: list[Part]) -> None:
+        """Computes a batch. If it fails, each call in it is computed alone, and only those at fault fail."""
+        began = monotonic()
+        inputs, buffers = lane.join(parts)
+        join = monotonic() - began
+        try:
+            with self._call_span(lane, parts):
+                outputs, seconds = await self._backend.infer(lane.graph, lane.version, inputs)
+        except Exception as error:
+            self._metrics.graph(lane.graph).call_failures.inc()
+            if not isinstance(error, ServingError):
+                log.exception("a call of %s with %d rows failed", lane.graph, sum(p.rows for p in parts))
+            if isinstance(error, ServingError) or len(parts) == 1:
+                for part in parts:
+                    part.entry.fail(_failure(error, lane))
+                return
+        else:
+            ended = monotonic()
+            self._observe(lane, parts, seconds)
+            self._distribute(lane, parts, outputs)
+            self._count(lane, parts, join=join, infer=seconds, split=monotonic() - ended)
+            return
+        finally:
+            if buffers is not None:
+                lane.give_back(buffers)
         for part in parts:
-            if part.start == 0:
-                leave_queue(part.entry.step, lane.graph, part.entry.waited)
+            if not part.entry.future.done():
+                await self._infer(lane, [part])
+
+    def _call_span(self, lane: Lane, parts: list[Part]) -> AbstractContextManager[None]:
         rows = sum(part.rows for part in parts)
         return call_span(lane.graph, lane.version, rows, [part.entry.step for part in parts])
 
@@ -300,6 +323,11 @@ class Engine:
             if part.start == 0:
                 metrics.steps.inc()
                 metrics.queue_seconds.observe(part.entry.waited, exemplar(part.entry.step))
+
+    def _count(self, lane: Lane, parts: list[Part], *, join: float, infer: float, split: float) -> None:
+        rows = sum(part.rows for part in parts)
+        waits = [part.entry.started - part.entry.submitted for part in parts if part.start == 0]
+        self.statistics.of(lane.graph, lane.version).batch(rows, waits, join, infer, split)
 
     def _distribute(self, lane: Lane, parts: list[Part], outputs: Tensors) -> None:
         now = monotonic()

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
+from serving.client.access import access_of, add_access
 from serving.client.answers import Images
 from serving.client.connection import DEFAULT_ADDRESS
 from serving.client.errors import AtelierError
@@ -24,8 +25,6 @@ from serving.pb import image_generation_pb2 as pb
 from serving.pictures import contact_sheet
 
 ADDRESS_VARIABLE = "ATELIER_ADDRESS"
-KEY_VARIABLE = "ATELIER_API_KEY"
-CA_VARIABLE = "ATELIER_TLS_CA"
 
 
 class OutputError(Exception):
@@ -82,21 +81,7 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
         help="where the gateway's gRPC is, https:// before it for TLS "
         f"(default: {ADDRESS_VARIABLE}, else {DEFAULT_ADDRESS})",
     )
-    parser.add_argument(
-        "--api-key",
-        default=os.environ.get(KEY_VARIABLE),
-        metavar="KEY",
-        help=f"key that the gateway knows (default: {KEY_VARIABLE}, which no process list shows)",
-    )
-    parser.add_argument(
-        "--tls-ca",
-        type=Path,
-        default=os.environ.get(CA_VARIABLE),
-        metavar="FILE",
-        help=f"PEM of the authorities that certify the gateway (default: {CA_VARIABLE}, else the system's)",
-    )
-    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM of a certificate of one's own")
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM of its key")
+    add_access(parser)
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait for the answer")
     return parser
 
@@ -118,14 +103,7 @@ def _run(
 ) -> int:
     options = parser.parse_args(arguments)
     try:
-        with Client(
-            options.address,
-            timeout=options.timeout,
-            api_key=options.api_key,
-            tls_ca=options.tls_ca,
-            tls_cert=options.tls_cert,
-            tls_key=options.tls_key,
-        ) as client:
+        with access_of(options).client(options.address, timeout=options.timeout) as client:
             command(client, options)
     except (AtelierError, OutputError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -148,10 +126,18 @@ def _models(client: Client, _: argparse.Namespace) -> None:
             ", ".join(tasks),
             _few(model.class_labels),
             f"{model.default_sampler}, {model.default_steps} steps" if model.default_sampler else "",
-            str(model.default_version),
+            _versions(model),
         )
     # Rich folds to 80 columns where nothing says how wide the place is; a pipe has room for whole lines.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _versions(model: pb.Model) -> str:
+    """The version that requests get, or their shares, and those that were refused."""
+    status = model.version_status
+    shares = [f"{each.version} {each.share:.0%}" for each in status if each.share]
+    refused = [f"{each.version} refused" for each in status if each.state == pb.VERSION_STATE_REFUSED]
+    return ", ".join([*(shares if len(shares) > 1 else [str(model.default_version)]), *refused])
 
 
 def _few(labels: Sequence[str], limit: int = 3) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -28,32 +29,38 @@ class Gateway:
     """A running gateway."""
 
     grpc_address: str
-    """host:port"""
+    """host:port, with https:// before it for TLS"""
     http_address: str
-    """http://host:port"""
+    """http://host:port, or https://"""
     process: subprocess.Popen[str]
     """Its process."""
 
 
 @contextmanager
 def gateway(
-    repository: Path, *, http_port: int = 0, grpc_port: int = 0, metrics_port: int = 0
+    repository: Path, *flags: str, http_port: int = 0, grpc_port: int = 0, metrics_port: int = 0
 ) -> Iterator[Gateway]:
     """A ready `atelier serve` over the repository, on free ports unless told otherwise.
 
-    It is stopped when the block is left. Raises `GatewayError` with its words where it does not start.
+    `flags` are more of those of `atelier serve`. It is stopped when the block is left. Raises `GatewayError`
+    with its words where it does not start.
     """
     free = free_ports(3)
     ports = [wanted or port for wanted, port in zip((http_port, grpc_port, metrics_port), free, strict=True)]
     command = [sys.executable, "-m", "atelier", "serve", "--repository", str(repository)]
     command += ["--host", "127.0.0.1", "--http-port", str(ports[0])]
-    command += ["--grpc-port", str(ports[1]), "--metrics-port", str(ports[2])]
+    command += ["--grpc-port", str(ports[1]), "--metrics-port", str(ports[2]), *flags]
+    tls = "--tls-cert" in flags or os.environ.get("ATELIER_TLS_CERT")
+    secure = "https://" if tls else ""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)  # noqa: S603 - ours
-        http_address = f"http://127.0.0.1:{ports[0]}"
         try:
-            _wait_until_ready(process, f"{http_address}/readyz", log)
-            yield Gateway(grpc_address=f"127.0.0.1:{ports[1]}", http_address=http_address, process=process)
+            _wait_until_ready(process, f"http://127.0.0.1:{ports[2]}/readyz", log)
+            yield Gateway(
+                grpc_address=f"{secure}127.0.0.1:{ports[1]}",
+                http_address=f"{secure or 'http://'}127.0.0.1:{ports[0]}",
+                process=process,
+            )
         finally:
             process.terminate()
             try:

@@ -1,5 +1,7 @@
 // The gateway's HTTP interface, as the page uses it.
 
+import { askForKey, keyHeaders } from "./key.js";
+
 /** What the gateway refused, with the field that was wrong. */
 export class ApiError extends Error {
   constructor(error) {
@@ -14,13 +16,17 @@ const NO_ANSWER = { status: "UNAVAILABLE", message: "The gateway does not answer
 async function ask(path, options) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers: { ...options?.headers, ...keyHeaders() } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(NO_ANSWER);
   }
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
+  if (response.status === 401) {
+    await askForKey(body.error?.message ?? "This gateway wants a key.");
+    return ask(path, options);
+  }
   throw new ApiError(body.error ?? { status: "INTERNAL", message: `The gateway answered ${response.status}.` });
 }
 
@@ -34,7 +40,10 @@ export const listModels = async () => (await (await ask("/v1/models")).json()).m
 
 export const readCard = async (model) => (await ask(`/v1/models/${encodeURIComponent(model)}/card`)).text();
 
-export const samplesUrl = (model) => `/v1/models/${encodeURIComponent(model)}/samples.png`;
+/** An address for the sample grid of a model; rejects where it has none. */
+export async function samplesUrl(model) {
+  return URL.createObjectURL(await (await ask(`/v1/models/${encodeURIComponent(model)}/samples.png`)).blob());
+}
 
 /** Why the gateway is not ready, or null. */
 export async function notReadyReason() {

@@ -28,8 +28,10 @@ const can = (model, task) => model.tasks.includes(`TASK_${task}`);
 const breakable = (name) => name.split(/(?<=_)/).flatMap((part) => [part, h("wbr")]);
 
 function thumbnail(model) {
-  const image = h("img", { src: samplesUrl(model.name), alt: "", onerror: () => image.remove() });
+  const image = h("img", { alt: "" });
+  samplesUrl(model.name).then((url) => { image.src = url; }, () => image.remove());
   image.addEventListener("load", () => {
+    URL.revokeObjectURL(image.src);
     const cell = image.naturalWidth > 400 ? 68 : 34;
     image.style.width = `${image.naturalWidth * THUMB_CELL / cell}px`;
   });

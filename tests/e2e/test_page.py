@@ -3,13 +3,21 @@
 import base64
 import io
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+
+import tiny_graphs
+
+from serving.client.gateway import gateway
+from serving.keys import digest_of, new_key
 
 Visit = Callable[..., Page]
 
@@ -233,3 +241,20 @@ def test_the_api_page_shows_every_operation_with_curl(visit: Visit):
     expect(operation).to_contain_text("/v1/models/{model}:generate")
     expect(operation.locator("pre")).to_contain_text("curl -H 'Accept: image/png'")
     expect(page.locator("#GenerateImagesRequest")).to_contain_text("classLabel")
+
+
+def test_a_gateway_that_wants_a_key_is_given_it_once(browser: Browser, tmp_path: Path):
+    keys, key = tmp_path / "keys.toml", new_key()
+    keys.write_text(f'[keys.ci]\nsha256 = "{digest_of(key)}"\n')
+    repository = tiny_graphs.publish_all(tmp_path / "repository")
+    with gateway(repository, "--api-keys", str(keys)) as running:
+        page = browser.new_page()
+        page.goto(running.http_address)
+        for given in ("not this one", key):
+            expect(page.locator("dialog.key")).to_be_visible()
+            page.get_by_label("API key").fill(given)
+            page.get_by_role("button", name="Come in").click()
+        expect(page.locator(".model strong")).to_have_text(MODELS)
+        expect(page.locator(".run-line")).to_have_text(FINISHED)
+        expect(page.locator("dialog.key")).to_have_count(0)
+        page.close()

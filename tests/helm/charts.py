@@ -70,7 +70,7 @@ def kinds(manifests: list[Manifest], kind: str) -> list[Manifest]:
 def pod_template(manifest: Manifest) -> Manifest | None:
     """The pod that a manifest makes, with its metadata."""
     match manifest["kind"]:
-        case "Deployment" | "Job":
+        case "Deployment" | "StatefulSet" | "Job":
             return manifest["spec"]["template"]
         case "CronJob":
             return manifest["spec"]["jobTemplate"]["spec"]["template"]

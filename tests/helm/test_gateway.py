@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import time
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+import tiny_graphs
 import yaml
 from charts import (
     CHART,
@@ -40,14 +43,13 @@ from charts import (
     pods,
     render,
 )
+from server import need_triton
 
+from benchmarks.triton.installation import installed
+from benchmarks.triton.server import lay_out
 from serving.client import Client
 from serving.client.gateway import free_ports
 from serving.settings import Settings
-
-sys.path.insert(0, str(ROOT / "tests" / "serving"))
-
-import tiny_graphs
 
 # Whatever else is in the environment of this machine, a pod has none of it.
 BARE = {
@@ -87,8 +89,8 @@ class Running:
 
 
 @contextmanager
-def running(values: tuple[str, ...], repository: Path, place: Path) -> Iterator[Running]:
-    """The gateway of the chart, as soon as its startup probe answers."""
+def running(values: tuple[str, ...], repository: Path, place: Path, **instead: str) -> Iterator[Running]:
+    """The gateway of the chart, as soon as its startup probe answers; `instead` replaces variables."""
     manifests = render(values)
     template = one(manifests, "Deployment")["spec"]["template"]
     (container,) = template["spec"]["containers"]
@@ -104,7 +106,7 @@ def running(values: tuple[str, ...], repository: Path, place: Path) -> Iterator[
         .replace("/models", str(repository))
         .replace("0.0.0.0", "127.0.0.1")
         for name, value in environment(container).items()
-    }
+    } | instead
     process = subprocess.Popen(
         container["command"],
         env=BARE | variables,
@@ -242,7 +244,7 @@ def test_queries_choose_the_pods_of_the_gateways_and_no_others():
     scaled = one(render(of_file(CHART / "ci" / "triton-deployment-values.yaml")), "ScaledObject")
     (pattern,) = {re.search(r'pod=~"([^"]+)"', t["metadata"]["query"])[1] for t in scaled["spec"]["triggers"]}
     assert re.fullmatch(pattern, "test-atelier-6d4cf56db6-x7k2p")
-    assert not re.fullmatch(pattern, "test-atelier-triton-6d4cf56db6-x7k2p")
+    assert not re.fullmatch(pattern, "test-atelier-triton-0")
     assert not re.fullmatch(pattern, "other-atelier-6d4cf56db6-x7k2p")
 
 
@@ -312,6 +314,42 @@ def test_models_in_the_image_are_copied_for_triton(repository: Path, tmp_path: P
     places = {"/models": str(repository), "/repository": str(volume)}
     subprocess.run([places.get(word, word) for word in copy["command"]], check=True, timeout=30)
     assert {p.name for p in volume.iterdir()} == {p.name for p in repository.iterdir()}
+
+
+def test_a_gateway_draws_over_the_triton_that_the_chart_starts(repository: Path, tmp_path: Path):
+    need_triton()
+    values = of_sets("triton.mode=deployment")
+    pod = one(render(values), "StatefulSet")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    models = lay_out(repository, tmp_path / "models", instances=1, graphs=["tiny_gan"])
+    ports = dict(zip((p["name"] for p in container["ports"]), free_ports(3), strict=True))
+    command = [word.replace("/models", str(models)) for word in container["command"]]
+    for port in container["ports"]:
+        command = [word.replace(f"={port['containerPort']}", f"={ports[port['name']]}") for word in command]
+    triton = installed()
+    command[0] = str(triton.server / "bin" / "tritonserver")
+    command.append(f"--backend-directory={triton.server / 'backends'}")
+    command += [f"--{kind}-address=127.0.0.1" for kind in ("http", "grpc", "metrics")]
+    variables = {
+        "PATH": f"{triton.environment / 'bin'}:/usr/bin:/bin",
+        "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
+    }
+    with (tmp_path / "triton.log").open("w") as log:
+        process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
+    try:
+        here = f"127.0.0.1:{ports['grpc']}"
+        with running(values, repository, tmp_path, ATELIER_TRITON_URL=here) as gateway:
+            until_ready(gateway)
+            for kind in ("startupProbe", "readinessProbe"):
+                path = container[kind]["httpGet"]["path"]
+                assert urlopen(f"http://127.0.0.1:{ports['http']}{path}", timeout=10).status == 200
+            with Client(f"127.0.0.1:{gateway.ports['grpc']}") as client:
+                (picture,) = client.generate("tiny_gan", class_id=0)
+            assert picture.size
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        print((tmp_path / "triton.log").read_text())
 
 
 def test_every_command_is_of_an_image_that_has_it():

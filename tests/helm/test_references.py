@@ -63,7 +63,7 @@ def test_every_other_selector_finds_the_pods_that_it_is_for(values: Path):
     for manifest in manifests:
         name = manifest["metadata"]["name"]
         match manifest["kind"]:
-            case "Deployment":
+            case "Deployment" | "StatefulSet":
                 assert selected(manifests, manifest["spec"]["selector"]["matchLabels"]) == [
                     pod_template(manifest)
                 ], name
@@ -112,8 +112,7 @@ def test_monitors_find_every_metrics_port_once(values: Path):
             ]
             assert found
             assert sorted(set(offered)) == sorted(e["port"] for e in monitor["spec"][endpoints])
-            triton = any("triton" in thing["metadata"]["name"] for thing in kinds(manifests, "Deployment"))
-            assert len(found) == 1 + triton
+            assert len(found) == 1 + len(kinds(manifests, "StatefulSet"))
 
 
 @every_value_file
@@ -187,6 +186,29 @@ def test_files_that_settings_name_are_mounted(values: Path):
             assert file in one(manifests, "Secret", volume["secret"]["secretName"])["stringData"], variable
 
 
+def workloads(manifests: list[Manifest]) -> list[Manifest]:
+    """Whatever serves."""
+    return kinds(manifests, "Deployment") + kinds(manifests, "StatefulSet")
+
+
+@pytest.mark.parametrize(
+    ("sets", "count"),
+    [
+        (("triton.replicas=3",), 3),
+        (("autoscaling.mode=keda", "autoscaling.max=5", "autoscaling.keda.prometheus=http://prometheus"), 5),
+    ],
+)
+def test_gateways_are_told_every_triton_by_its_name(sets: tuple[str, ...], count: int):
+    manifests = render(of_sets("triton.mode=deployment", *sets))
+    triton, service = one(manifests, "StatefulSet"), one(manifests, "Service", "test-atelier-triton")
+    gateway = one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert triton["spec"]["serviceName"] == service["metadata"]["name"]
+    assert environment(gateway)["ATELIER_TRITON_URL"].split(",") == [
+        f"{triton['metadata']['name']}-{i}.{service['metadata']['name']}.pictures.svc:8001"
+        for i in range(count)
+    ]
+
+
 def gateway_name(manifests: list[Manifest]) -> str:
     return min((m["metadata"]["name"] for m in kinds(manifests, "Deployment")), key=len)
 
@@ -194,7 +216,7 @@ def gateway_name(manifests: list[Manifest]) -> str:
 @every_value_file
 def test_gpus_are_where_the_computing_is_and_rollouts_do_not_wait_for_them(values: Path):
     manifests = render(of_file(values))
-    for deployment in kinds(manifests, "Deployment"):
+    for deployment in workloads(manifests):
         spec = deployment["spec"]
         pod = spec["template"]["spec"]
         with_gpu = [
@@ -202,14 +224,14 @@ def test_gpus_are_where_the_computing_is_and_rollouts_do_not_wait_for_them(value
             for c in containers(spec["template"])
             if any(name.startswith("nvidia.com/") for name in c["resources"]["limits"])
         ]
-        rolling = spec["strategy"]["rollingUpdate"]
+        rolling = spec.get("strategy", {}).get("rollingUpdate")  # a StatefulSet never adds one
         if with_gpu:
             assert len(with_gpu) == 1
-            assert rolling == {"maxSurge": 0, "maxUnavailable": 1}
+            assert rolling in (None, {"maxSurge": 0, "maxUnavailable": 1})
             assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod[
                 "tolerations"
             ]
-        else:
+        elif rolling:
             assert rolling["maxUnavailable"] == 0
         expected = {"gateway": ["gateway"], "triton": ["triton"]}
         component = spec["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
@@ -221,7 +243,7 @@ def test_gpus_are_where_the_computing_is_and_rollouts_do_not_wait_for_them(value
 @every_value_file
 def test_nothing_is_killed_before_it_had_the_time_that_it_was_promised(values: Path):
     manifests = render(of_file(values))
-    for deployment in kinds(manifests, "Deployment"):
+    for deployment in workloads(manifests):
         pod = deployment["spec"]["template"]["spec"]
         promised = 0
         for container in pod["containers"]:

@@ -396,7 +396,7 @@ async def test_card_and_samples_are_shown_where_there_are_any(http: httpx.AsyncC
 
 
 async def test_a_path_that_is_not_there_is_an_error_of_the_same_shape(http: httpx.AsyncClient):
-    assert error_of(await http.get("/v2/nothing"))["status"] == "NOT_FOUND"
+    assert error_of(await http.get("/v3/nothing"))["status"] == "NOT_FOUND"
     assert (await http.put("/v1/models")).status_code == 405
 
 

@@ -138,3 +138,10 @@ def test_keys_are_added_to_a_file_that_only_its_owner_reads(
     assert main(["new", "not a name", "--file", str(path)]) == 1
     assert path.read_text() == before
     assert [each.name for each in tmp_path.iterdir()] == ["keys.toml"]
+
+
+def test_the_file_of_the_docs_is_one_that_can_be_read(tmp_path: Path):
+    page = Path(__file__).parents[2] / "docs/security.md"
+    path = tmp_path / "keys.toml"
+    path.write_text(re.search(r"```toml\n(.*?)```", page.read_text(), re.DOTALL)[1])
+    assert read_entries(path)["ci"].limits.images_per_minute == 600

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from serving.errors import Code, ServingError
 from serving.pb import image_generation_pb2 as pb
+from serving.probe import summarise
 from serving.service import RequestContext, Service
 
 OpenService = Callable[..., AbstractAsyncContextManager[Service]]
@@ -377,3 +378,30 @@ async def test_clients_are_told_how_every_version_stands_and_what_is_refused(
         assert "copied in part" in states[3].reason
         assert [entry.name for entry in listed.refused] == ["shade/3", "strange"]
         assert "no config.pbtxt" in listed.refused[1].reason
+
+
+async def test_a_version_that_computes_something_else_here_is_refused_by_its_probe(
+    open_tiny: OpenService, repository: Path
+) -> None:
+    async with open_tiny(repository=repository) as service:
+        model = living.model_of(living.grey(2))
+        living.write_model(repository, NAME, 2, model)
+        first = living.published(repository, NAME).versions[1]
+        for said, served in ((0.5, 1), (living.grey(2), 2)):
+            outputs = {"sample": np.full((2, 1, living.SIDE, living.SIDE), said, np.float32)}
+            record = living.record(model, summarise(outputs, seed=0, rows=2))
+            living.configure(repository, living.manifest(NAME, versions={1: first, 2: record}))
+            await service.reload()
+            assert await ask(service) == served
+            assert loaded(service) == {(NAME, version) for version in range(1, served + 1)}
+            if served == 1:
+                problem = (await service.get_model(pb.GetModelRequest(model=NAME))).metadata["problem"]
+                assert "does not compute here what it computed when it was exported: its sample" in problem
+
+
+async def test_what_the_engine_has_lost_is_loaded_again(open_tiny: OpenService, repository: Path) -> None:
+    async with open_tiny(repository=repository) as service:
+        await service._repository._backend.unload(NAME, 1)
+        assert (await refused(service)).code == Code.UNAVAILABLE
+        await poll(service)
+        assert await ask(service) == 1

@@ -1,6 +1,7 @@
 """A request's trace goes on inside of Triton."""
 
 import asyncio
+import json
 import shutil
 import threading
 import time
@@ -9,7 +10,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -24,17 +24,16 @@ from tests.triton.server import few_instances, need_triton, triton_server
 
 
 @contextmanager
-def collecting() -> Iterator[tuple[list[bytes], int]]:
-    """Parents of the spans that come in over OTLP/HTTP, and the port."""
-    parents: list[bytes] = []
+def collecting() -> Iterator[tuple[list[tuple[str, str]], int]]:
+    """Trace and parent of each span that comes in over OTLP/HTTP, as JSON as Triton has it; and the port."""
+    parents: list[tuple[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            request = trace_service_pb2.ExportTraceServiceRequest.FromString(body)
-            for resource in request.resource_spans:
-                for scope in resource.scope_spans:
-                    parents.extend(span.trace_id + span.parent_span_id for span in scope.spans)
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            for resource in body["resourceSpans"]:
+                for scope in resource["scopeSpans"]:
+                    parents.extend((span["traceId"], span.get("parentSpanId", "")) for span in scope["spans"])
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -73,7 +72,7 @@ async def test_tritons_own_spans_stand_below_the_call(tiny_repository: Path, tmp
         (call,) = [span for span in exporter.get_finished_spans() if span.name == "call tiny_gan"]
         context = call.get_span_context()
         assert context is not None
-        wanted = context.trace_id.to_bytes(16, "big") + context.span_id.to_bytes(8, "big")
+        wanted = (f"{context.trace_id:032x}", f"{context.span_id:016x}")
         until = time.monotonic() + 20
         while wanted not in parents and time.monotonic() < until:
             await asyncio.sleep(0.05)

@@ -168,7 +168,7 @@ topologySpreadConstraints:
   - topologyKey: {{ . }}
     maxSkew: 1
     whenUnsatisfiable: {{ $root.Values.spread }}
-    matchLabelKeys: [pod-template-hash]
+    matchLabelKeys: [{{ ternary "pod-template-hash" "controller-revision-hash" (eq (index $ 1) "gateway") }}]
     labelSelector:
       matchLabels:
         {{- include "atelier.selector" (list $root (index $ 1)) | nindent 8 }}

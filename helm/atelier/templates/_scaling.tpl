@@ -2,7 +2,7 @@
 
 {{/* Series of this release's gateways. */}}
 {{- define "atelier.scaling.selector" -}}
-namespace="{{ .Release.Namespace }}",pod=~"{{ include "atelier.fullname" . }}-[0-9a-z]+-[0-9a-z]+"
+namespace="{{ .Release.Namespace }}",pod=~"{{ include "atelier.fullname" . }}-[0-9a-z]{5,}-[0-9a-z]{5}"
 {{- end }}
 
 {{/* Mean seconds that rows waited: over all calls, so that a graph that nobody asks for has no say. */}}

@@ -24,6 +24,9 @@
     {{- if not $root.Values.gpu.enabled }}
     - --model-config-name=cpu
     {{- end }}
+    # A model that does not load keeps nobody from the others, as in the gateway's own engine.
+    - --exit-on-error=false
+    - --strict-readiness=false
     - --exit-timeout-secs={{ int $triton.graceSeconds }}
     {{- range $triton.args }}
     - {{ . | quote }}
@@ -93,7 +96,12 @@
 {{- if eq .Values.triton.mode "sidecar" -}}
 127.0.0.1:8001
 {{- else if eq .Values.triton.mode "deployment" -}}
-{{ include "atelier.fullname" . }}-triton.{{ .Release.Namespace }}.svc:8001
+{{- $name := printf "%s-triton" (include "atelier.fullname" .) -}}
+{{- $addresses := list -}}
+{{- range until (int (ternary .Values.autoscaling.max .Values.triton.replicas (eq (include "atelier.scaled" .) "triton"))) -}}
+{{- $addresses = append $addresses (printf "%s-%d.%s.%s.svc:8001" $name . $name $.Release.Namespace) -}}
+{{- end -}}
+{{ join "," $addresses }}
 {{- else -}}
 {{ .Values.triton.url }}
 {{- end }}

@@ -76,3 +76,31 @@ def test_no_batch_keeps_an_instance_for_long_whatever_it_gains() -> None:
     assert slow.full(64) == 4
     growing = measured({1: 10e-3, 2: 18e-3, 4: 34e-3})
     assert growing.best(64) == 4, "twice as many would take too long"
+
+
+def test_an_heir_expects_the_same_at_the_present_pace_however_many_were_before_it():
+    table = CostTable()
+    table.observe(16, 30.0)  # seen once: not known well, and not passed on
+    for pace in (1, 3):
+        for _ in range(12):
+            for rows in (1, 2, 4, 8):
+                table.observe(rows, pace * (0.001 + 0.002 * rows))
+    expected = [table.seconds(rows) for rows in (1, 2, 4, 8)]
+    assert [table.heir().seconds(rows) for rows in (1, 2, 4, 8)] == pytest.approx(expected)
+    assert table.heir().best(64) == table.best(64)
+    assert table.heir().seconds(16) < 1
+    heir = table
+    for generation in range(1000):
+        heir = heir.heir()
+        heir.observe(2, expected[1] * (0.7 if generation % 2 else 1.4))
+    assert [heir.seconds(rows) for rows in (1, 2, 4, 8)] == pytest.approx(expected, rel=0.5)
+
+
+def test_an_heir_believes_what_it_sees_after_a_few_calls():
+    table = CostTable()
+    for _ in range(9):
+        table.observe(4, 0.001)
+    heir = table.heir()
+    for _ in range(4):
+        heir.observe(4, 0.010)
+    assert heir.seconds(4) >= 0.005

@@ -302,17 +302,74 @@ async def test_a_failing_call_gives_each_request_one_error_and_the_next_call_goe
     await settle()
     bench.backend.let_go(1)
     await first
-    bench.backend.errors.append(RuntimeError("the card fell off the bus"))
-    bench.backend.let_go(1)
+    bench.backend.errors += [RuntimeError("the card fell off the bus") for _ in range(3)]
+    bench.backend.let_go(3)
     errors = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(error) for error in errors] == [ServingError, ServingError]
     assert errors[0] is not errors[1]
     assert {error.code for error in errors} == {Code.INTERNAL}
     assert "bus" not in str(errors[0])
     assert "fell off the bus" in caplog.text
-    assert bench.registry.get_sample_value("atelier_call_failures_total", {"graph": GAN}) == 1
+    assert bench.registry.get_sample_value("atelier_call_failures_total", {"graph": GAN}) == 3
     bench.backend.let_go()
     await bench.ask(gan(1))
+
+
+async def test_rows_at_fault_fail_alone(bench: Bench) -> None:
+    """A class that is not there makes the whole batch fail: its mates are computed without it."""
+    first = bench.ask(gan(1))
+    await settle()
+    bad = gan(1)
+    bad.inputs["class_id"][:] = 99
+    calls = [gan(2, seed=1), bad, gan(3, seed=2)]
+    tasks = [bench.ask(call) for call in calls]
+    await settle()
+    bench.backend.let_go()
+    good, fault, other = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(fault, ServingError)
+    assert fault.code == Code.INTERNAL
+    np.testing.assert_array_equal(good["sample"], await bench.reference(calls[0]))
+    np.testing.assert_array_equal(other["sample"], await bench.reference(calls[2]))
+    await first
+    assert bench.backend.batches == [1, 6, 2, 1, 3]
+
+
+async def test_what_has_gone_meanwhile_is_not_computed_again(bench: Bench) -> None:
+    tasks = [bench.ask(gan(1))]
+    await settle()
+    tasks += [bench.ask(gan(rows, seed=rows)) for rows in (2, 3)]
+    await settle()
+    bench.backend.let_go(1)
+    await tasks[0]
+    await settle()
+    bench.backend.errors.append(RuntimeError("not this time"))
+    tasks[1].cancel()
+    await settle()
+    bench.backend.let_go()
+    assert (await tasks[2])["sample"].shape[0] == 3
+    assert bench.backend.batches == [1, 5, 3]
+
+
+async def test_calls_and_batches_are_counted(bench: Bench) -> None:
+    first = bench.ask(gan(1))
+    await settle()
+    others = [bench.ask(gan(rows, seed=rows)) for rows in (2, 3)]
+    gone = bench.ask(gan(1))
+    await settle()
+    gone.cancel()
+    await settle()
+    bench.backend.let_go()
+    await asyncio.gather(first, *others)
+    counted = bench.engine.statistics.of(GAN, 1)
+    assert (counted.rows, counted.batches) == (6, 2)
+    assert (counted.success.count, counted.fail.count, counted.queue.count) == (3, 1, 3)
+    assert counted.success.seconds >= counted.queue.seconds > 0
+    assert {rows: phases.infer.count for rows, phases in counted.by_rows.items()} == {1: 1, 5: 1}
+    assert counted.phases.infer.count == 3
+    assert counted.phases.infer.seconds > sum(each.infer.seconds for each in counted.by_rows.values())
+    assert counted.last > 0
+    bench.engine.forget(GAN, 1)
+    assert bench.engine.statistics.of(GAN, 1).rows == 0
 
 
 async def test_a_batch_below_the_least_rows_is_filled_up(tiny_repository: Path) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.client.command import generate, models, translate
+from serving.client.command import _versions, generate, models, translate
 from serving.client.gateway import Gateway
+from serving.pb import image_generation_pb2 as pb
 
 
 @pytest.fixture
@@ -28,6 +29,19 @@ def test_models_are_a_table(asked: Path, capsys: pytest.CaptureFixture[str]):
     assert "8×8" in line
     assert "zero, one, two" in line
     assert "heun, 8 steps" in line
+
+
+def test_of_versions_it_is_said_which_get_requests_and_which_were_refused():
+    ready, refused = pb.VERSION_STATE_READY, pb.VERSION_STATE_REFUSED
+    model = pb.Model(default_version=2)
+    model.version_status.add(version=2, state=ready, share=1)
+    assert _versions(model) == "2"
+    model.version_status.add(version=3, state=refused)
+    assert _versions(model) == "2, 3 refused"
+    del model.version_status[:]
+    model.version_status.add(version=1, state=ready, share=0.75)
+    model.version_status.add(version=2, state=ready, share=0.25)
+    assert _versions(model) == "1 75%, 2 25%"
 
 
 def test_one_image_is_written_as_it_is(asked: Path, capsys: pytest.CaptureFixture[str]):
