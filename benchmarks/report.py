@@ -103,6 +103,11 @@ def tables(results: Results) -> dict[str, tuple[list[str], Rows]]:
                 for model, runs in results["step_loop"].items()
             ],
         )
+    for model, each in results.get("triton_backend", {}).items():
+        made[f"{model}, saturated, through the gateway on each engine"] = (
+            ["engine", "U-Net rows/s", "images/s", "p50 s", "p95 s", "p50 short s", "p95 short s"],
+            _servers(each["runs"]),
+        )
     return made
 
 

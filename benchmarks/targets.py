@@ -48,6 +48,7 @@ def targets(results: Results) -> list[Target]:
         "overhead": _overhead,
         "overload": _overload,
         "step_loop": _step_loop,
+        "triton_backend": _triton_backend,
     }
     return [target for name, judge in judges.items() if results.get(name) for target in judge(results[name])]
 
@@ -176,6 +177,17 @@ def _step_loop(figures: Any) -> Iterator[Target]:
 def _first(figures: dict[str, Any]) -> list[tuple[str, Any]]:
     """The model that the targets are about; those with a call too small to tell are shown beside it."""
     return list(figures.items())[:1]
+
+
+def _triton_backend(figures: Any) -> Iterator[Target]:
+    for model, each in figures.items():
+        yield _least(
+            f"{model}, saturated, through the gateway over Triton: rows a second, of the embedded engine's",
+            ratio(each["runs"]["over Triton"], each["runs"]["embedded"], "rows"),
+            0.9,
+            "×",
+            "triton_backend",
+        )
 
 
 def _least(what: str, value: float, bound: float, unit: str, scenario: str) -> Target:

@@ -13,6 +13,7 @@ _SHORTEST_CALL, _LONGEST_CALL = 1e-9, 0.05
 _LONGEST_IN_ROWS = 4
 _LOOK_AGAIN = 64
 _MEASURED_WITHIN = 1.01
+_PASSING = 0.95
 
 
 class CostTable:
@@ -21,7 +22,8 @@ class CostTable:
     The cost of a size is the machine's present pace, the median of the last five calls of any size, times the
     size's own cost at pace 1, the median of its last nine. So a call that met somebody else's work does not
     count, a machine that has become slower is noticed soon, and sizes that were last seen when it was idle
-    compare with those that are seen now that it is not.
+    compare with those that are seen now that it is not. A pace that lasts becomes the sizes' own cost little
+    by little: were all of it taken out of what is remembered, the noise of many calls would add up in it.
     """
 
     def __init__(self) -> None:
@@ -60,7 +62,7 @@ class CostTable:
         elif len(calls) >= _EVIDENCE:
             self._paces.append(seconds / self._medians[rows])
             self._pace = sorted(self._paces)[len(self._paces) // 2]
-        calls.append(seconds / self._pace)
+        calls.append(seconds / self._pace**_PASSING)
         self._medians[rows] = sorted(calls)[len(calls) // 2]
         self._learn()
 

@@ -26,3 +26,10 @@ def test_a_target_is_reached_from_its_own_side():
 
 def test_without_figures_there_is_nothing_to_reach():
     assert targets({}) == []
+
+
+def test_the_gateway_over_triton_is_held_against_the_embedded_engine():
+    runs = {"embedded": [{"rows": 100.0}], "over Triton": [{"rows": 92.0}]}
+    (target,) = targets({"triton_backend": {"any": {"runs": runs}}})
+    assert target.met
+    assert target.value == pytest.approx(0.92)

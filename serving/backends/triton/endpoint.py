@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 import tritonclient.grpc.aio as triton
@@ -13,7 +15,6 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from serving.backends.triton.failures import TritonError, failure, lost
 from serving.backends.triton.memory import Region, Regions
-from serving.backends.triton.turns import Turns
 from serving.calls import Computed, Tensors
 from serving.errors import ServingError
 from serving.manifest import TensorSpec
@@ -88,10 +89,9 @@ class Endpoint:
         self.alive = False
         self.takes_orders = True
         self.models: Mapping[str, Model] = {}
-        self.outstanding = 0
         self._call_seconds = call_seconds
         self._regions = regions
-        self._turns = Turns()
+        self._under_way: Counter[str] = Counter()
         self._misses = 0
         self._scopes: set[asyncio.Timeout] = set()
         self._shared_calls: set[asyncio.Task[Tensors]] = set()
@@ -103,6 +103,11 @@ class Endpoint:
             certificate_chain=security.certificate or None,
             channel_args=_CHANNEL,
         )
+
+    @property
+    def outstanding(self) -> int:
+        """Calls under way."""
+        return self._under_way.total()
 
     def ready(self, graph: str, version: int) -> bool:
         """Whether it can be called with that version now."""
@@ -166,13 +171,16 @@ class Endpoint:
         Raises `ServingError` UNAVAILABLE where the server has gone or goes. Cancelling is passed on, but for
         a call in shared memory: that is left to end, since the server may write there until then.
         """
-        self.outstanding += 1
+        under_way = self._under_way
+        under_way[graph] += 1
+        # Of n calls to k instances that are always busy, each takes n/k times as long as it computes.
+        share = min(1.0, instances / under_way[graph])
+        began = monotonic()
         try:
-            with self._turns.turn(graph, instances) as turn:
-                found = await self._call(graph, version, inputs, outputs)
-                return Computed(found, turn.seconds())
+            found = await self._call(graph, version, inputs, outputs)
         finally:
-            self.outstanding -= 1
+            under_way[graph] -= 1
+        return Computed(found, share * (monotonic() - began))
 
     async def close(self) -> None:
         """Lets the channel and the shared memory go."""

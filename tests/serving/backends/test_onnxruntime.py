@@ -181,3 +181,16 @@ async def test_closing_waits_for_calls_under_way(tiny_repository: Path) -> None:
     await asyncio.sleep(0)
     await backend.close()
     assert (await call).outputs["translated"].shape == image.shape
+
+
+async def test_a_cancelled_call_returns_when_its_inputs_are_not_read_any_more(tiny_repository: Path) -> None:
+    backend = fresh(tiny_repository)
+    await backend.load("tiny_translator_b_to_a", 1)
+    image = np.ones((1, 3, 1024, 1024), np.float32)
+    calls = [asyncio.create_task(backend.infer("tiny_translator_b_to_a", 1, {"image": image})) for _ in "ab"]
+    await asyncio.sleep(0.005)
+    calls[1].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calls[1]
+    assert calls[0].done(), "the one thread took the calls in their order"
+    await backend.close()

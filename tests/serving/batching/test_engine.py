@@ -255,6 +255,21 @@ async def test_a_caller_that_leaves_in_mid_call_takes_nothing_from_its_mates(ben
     np.testing.assert_array_equal((await staying)["sample"], await bench.reference(gan(2, 3)))
 
 
+async def test_a_call_that_nobody_waits_for_any_more_is_ended_in_the_backend(bench: Bench) -> None:
+    leaving = [bench.ask(gan(2, seed)) for seed in range(2)]
+    await settle()
+    leaving[0].cancel()
+    await settle()
+    staying = bench.ask(gan(1))
+    await settle()
+    assert bench.backend.batches == [4], "a mate still waits for it"
+    leaving[1].cancel()
+    await settle()
+    assert bench.backend.batches == [4, 1], "nothing was let go, and the instance is free"
+    bench.backend.let_go()
+    np.testing.assert_array_equal((await staying)["sample"], await bench.reference(gan(1)))
+
+
 async def test_a_large_call_that_is_cancelled_stops_between_its_parts(bench: Bench) -> None:
     large = bench.ask(gan(80))
     await settle()
