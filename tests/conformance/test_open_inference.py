@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import tritonclient.grpc.aio
+from prometheus_client import CollectorRegistry
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException, shared_memory
 
@@ -21,6 +22,10 @@ import tiny_graphs
 
 from serving.client.gateway import gateway
 from serving.manifest import from_config, parse
+from serving.opening import open_service
+from serving.pb.image_generation_pb2 import GenerateImagesRequest
+from serving.service import RequestContext
+from serving.settings import Settings
 from tests.conformance.stock import KINDS, Server, Stock, latents, stock
 from tests.triton.server import few_instances, need_triton, triton_server
 
@@ -493,3 +498,17 @@ def test_a_region_is_registered_once_and_no_larger_than_it_is(client: Stock):
     finally:
         client.unregister_system_shared_memory()
         shared_memory.destroy_shared_memory_region(region)
+
+
+async def test_a_gateway_can_be_the_engine_of_another(repository: Path):
+    asked = GenerateImagesRequest(model=GAN, count=5, seed=7, format="IMAGE_FORMAT_RAW_U8")
+    with gateway(repository) as engine:
+        over = Settings(backend="triton", triton_url=engine.grpc_address)
+        embedded = Settings(repository=repository, device="cpu")
+        pictures = []
+        for settings in (over, embedded):
+            async with open_service(settings, CollectorRegistry()) as service:
+                await service.wait_loaded()
+                answer = await service.generate_images(asked, RequestContext())
+                pictures.append([image.data for image in answer.images])
+    assert pictures[0] == pictures[1]

@@ -20,8 +20,9 @@ from serving.http_api import create_app
 from serving.http_server import run_http
 from serving.manifest import from_config
 from serving.oip.rpc import SERVICE
+from serving.pb.image_generation_pb2 import GenerateImagesRequest
 from serving.ports import listen
-from serving.service import Service
+from serving.service import RequestContext, Service
 from serving.settings import Settings
 
 GAN = "tiny_gan"
@@ -336,19 +337,22 @@ async def test_a_client_that_goes_away_over_http_leaves_nothing_behind(running: 
     let_go.set()
 
 
-async def test_raw_rows_share_batches_with_pictures_under_way(running: Running):
-    """Both go through the same lane: what waits while the engine is busy becomes one call."""
+async def test_raw_rows_share_calls_with_those_of_pictures(running: Running):
+    """What waits while the engine is busy goes into one call, whoever asked for it."""
     let_go = hold(running.service)
-    calls = [asyncio.ensure_future(running.stub.ModelInfer(request(id=str(i)))) for i in range(6)]
-    while running.registry.get_sample_value("atelier_rows_admitted") != 6:
+    pictures = GenerateImagesRequest(model=GAN, count=3, seed=1, class_id=0)
+    calls = [asyncio.ensure_future(running.stub.ModelInfer(request(rows=2))) for _ in range(4)]
+    drawing = asyncio.ensure_future(running.service.generate_images(pictures, RequestContext()))
+    while running.registry.get_sample_value("atelier_rows_admitted") != 11:
         await asyncio.sleep(0.01)
     let_go.set()
     answers = await asyncio.gather(*calls)
+    assert len((await drawing).images) == 3
     assert len({answer.raw_output_contents[0] for answer in answers}) == 1
     found = await running.stub.ModelStatistics(pb.ModelStatisticsRequest(name=GAN, version="2"))
     (counted,) = found.model_stats
-    assert counted.inference_count == 6
-    assert counted.execution_count < 6
+    assert (counted.inference_count, counted.inference_stats.success.count) == (11, 5)
+    assert counted.execution_count < 5
 
 
 async def test_what_is_below_v2_and_not_there_answers_as_its_clients_read(running: Running):
