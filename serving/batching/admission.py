@@ -17,7 +17,9 @@ _CERTAINTY = 0.8  # the machine may be quicker than it was: only what is late by
 class Admission:
     """Bounds the engine's queues by admitting whole requests: each holds the rows of its largest call.
 
-    A request that is under way is never refused its next step, and what is refused is refused at once.
+    A request that is under way is never refused its next step, and what is refused is refused at once. Where
+    one would be refused as too slow for an idle machine, and the machine is idle, one in `look_again` seconds
+    is let try: a cost that was measured wrongly would else never be measured again.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class Admission:
         slots: Callable[[], int],
         backlog: Backlog,
         metrics: Metrics,
+        look_again: float = 10.0,
     ) -> None:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
@@ -38,6 +41,8 @@ class Admission:
         self._rows = 0
         self._bytes = 0
         self._backlog = backlog
+        self._look_again = look_again
+        self._looked = monotonic()
         metrics.rows_admitted.set_function(lambda: self._rows)
         metrics.bytes_admitted.set_function(lambda: self._bytes)
 
@@ -104,6 +109,9 @@ class Admission:
     def _check_deadline(self, ticket: Ticket) -> None:
         allowed = (ticket.deadline - monotonic()) / _CERTAINTY
         duration = ticket.expected_duration
+        if duration > allowed and self._may_try():
+            ticket.expect_nothing()
+            return
         if duration > allowed:
             self._metrics.refused.labels("hopeless").inc()
             raise ServingError(
@@ -121,6 +129,12 @@ class Admission:
                 f"ask again later, or set a later one",
                 late,
             )
+
+    def _may_try(self) -> bool:
+        if self._backlog.tickets or monotonic() < self._looked + self._look_again:
+            return False
+        self._looked = monotonic()
+        return True
 
     def _ahead_of(self, ticket: Ticket) -> float:
         """Seconds of compute that go before a request: those of shorter ones, and of earlier deadlines."""

@@ -76,6 +76,11 @@ class Ticket:
         if self.backlog is not None:
             self.backlog.seconds -= left - self.seconds_left
 
+    def expect_nothing(self) -> None:
+        """Forgets what it was expected to cost, so that it is computed up to its deadline."""
+        self.expected_seconds = self.expected_duration = 0.0
+        self.call_durations.clear()
+
     def hopeless(self, now: float) -> bool:
         """Whether nobody will wait for the result: not even at twice the measured speed is it in time."""
         return self.deadline <= now + self._duration_left() / 2

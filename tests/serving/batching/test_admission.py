@@ -90,6 +90,24 @@ def test_what_an_idle_machine_cannot_do_in_time_is_refused_at_once(door: Admissi
     assert error.value.retry_after is None
 
 
+def test_on_an_idle_machine_one_may_try_now_and_then_lest_a_wrong_cost_last(
+    registry: CollectorRegistry,
+) -> None:
+    door = Admission(
+        max_rows=10,
+        max_bytes=100,
+        slots=lambda: 1,
+        backlog=Backlog(),
+        metrics=Metrics(registry),
+        look_again=0,
+    )
+    trying = asked(1, seconds=5, deadline=1)
+    with door.admit(trying):
+        assert not trying.hopeless(monotonic())
+        with pytest.raises(ServingError), door.admit(asked(1, seconds=5, deadline=1)):
+            raise AssertionError("let in beside it")
+
+
 def test_the_time_to_come_again_grows_with_the_backlog(door: Admission) -> None:
     waits = []
     for seconds in (1.0, 10.0):

@@ -18,6 +18,7 @@ from serving.batching.ticket import Backlog, Ticket
 GRAPHS = ("unet", "decoder")
 FIXED, ROW = 0.004, 0.002
 LARGEST = 8
+MEASURED_WITHIN = 0.01  # what the cost table takes for the same time
 
 
 def call_seconds(rows: int) -> float:
@@ -230,7 +231,7 @@ def test_whoever_comes_the_deadlines_that_can_still_be_met_are_met(asked: list[J
     for job in asked:
         if not job.refused:
             assert job.finished is not None
-            assert job.finished <= job.deadline + 1e-9
+            assert job.finished <= job.deadline + MEASURED_WITHIN * LONGEST
 
 
 @settings(max_examples=30, deadline=None)
