@@ -11,6 +11,7 @@ from serving.errors import Code, ServingError
 from serving.metrics import Metrics
 
 _SHORTEST_RETRY, _LONGEST_RETRY = 0.1, 60.0
+_PRUDENCE = 0.85
 _CERTAINTY = 0.8  # the machine may be quicker than it was: only what is late by more than that is refused
 
 
@@ -119,6 +120,8 @@ class Admission:
                 f"the request takes about {duration:.3g} s on an idle machine, and its deadline leaves "
                 f"{max(0.0, allowed * _CERTAINTY):.3g} s: ask for less, or set a later one",
             )
+        # A backlog that is let grow beyond what can be met makes everybody in it late.
+        allowed = _PRUDENCE * (ticket.deadline - monotonic())
         if duration + self._backlog.seconds / self._slots() <= allowed:
             return
         late = duration + self._ahead_of(ticket) / self._slots() - allowed
