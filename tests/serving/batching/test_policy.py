@@ -222,8 +222,11 @@ def test_deadlines_that_can_be_met_are_met(asked: list[Job], first: int) -> None
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(jobs, min_size=1, max_size=20))
-def test_whoever_comes_the_deadlines_that_can_still_be_met_are_met(asked: list[Job]) -> None:
-    """They come at any time, some of them with no deadline, and are let in as long as all can be in time."""
+def test_whoever_comes_deadlines_are_met_to_a_hundredth_of_a_batch(asked: list[Job]) -> None:
+    """They come at any time, some of them with no deadline, and are let in as long as all can be in time.
+
+    Exactly it does not hold: calls that take up to a hundredth longer than there is time are let join.
+    """
     for job in asked:
         job.leaves = math.inf
         job.deadline += job.arrival
