@@ -86,9 +86,8 @@ def span(name: str) -> Iterator[None]:
         yield
 
 
-def begin_step(graph: str, rows: int) -> Traced | None:
-    """Opens the span of a step of the current request: a call that it waits for. `end_step` closes it."""
-    traced = _current.get()
+def begin_step(traced: Traced | None, graph: str, rows: int) -> Traced | None:
+    """Opens the span of a step of a request: a call that it waits for. `end_step` closes it."""
     if traced is None:
         return None
     attributes: dict[str, AttributeValue] = {"atelier.graph": graph, "atelier.rows": rows}

@@ -19,16 +19,17 @@ from serving.batching.lane import Entry, Lane, Part
 from serving.batching.policy import Shares, choose
 from serving.batching.statistics import Statistics
 from serving.batching.ticket import Backlog, Ticket
-from serving.calls import Call, Tensors
+from serving.batching.under_way import Tell, UnderWay
+from serving.calls import Call, Program, Result, Tensors
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
 from serving.metrics import Metrics
-from serving.tracing import begin_step, call_span, end_step, exemplar, leave_queue
+from serving.tracing import begin_step, call_span, current, end_step, exemplar, leave_queue
 
 log = logging.getLogger(__name__)
 
-LaneKey = tuple[str, int, tuple[tuple[str, tuple[int, ...]], ...]]
-"""Graph, version, and the shapes of a row by input."""
+LaneKey = tuple[str, int, tuple[tuple[int, ...], ...]]
+"""Graph, version, and the shapes of a row in the order of the manifest's inputs."""
 
 _TABLES = 1024
 _WORTH_SPLITTING = 0.9
@@ -62,6 +63,7 @@ class Engine:
         self._costs: dict[LaneKey, CostTable] = {}
         self._lanes: dict[LaneKey, Lane] = {}
         self._waiting: dict[Lane, None] = {}
+        self._calls: dict[UnderWay, tuple[Lane, Entry]] = {}
         self._running: Counter[str] = Counter()
         self._dispatch_due = False
         self._batch_ended = asyncio.Event()
@@ -70,29 +72,24 @@ class Engine:
         # Asked by a scrape, in a thread of its own.
         metrics.rows_pending.set_function(lambda: sum(lane.pending for lane in list(self._waiting)))
 
-    async def call(self, call: Call, ticket: Ticket) -> Tensors:
-        """The outputs of a call. Cancelling withdraws its rows; batch mates never notice."""
-        if self._closed:
-            raise ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again elsewhere")
-        lane = self._lane(call, ticket.version)
-        future: asyncio.Future[Tensors] = asyncio.get_running_loop().create_future()
-        step = begin_step(call.graph, call.rows)
-        entry = Entry(inputs=call.inputs, rows=call.rows, ticket=ticket, future=future, step=step)
-        self._waiting[lane] = None
-        lane.put(entry)
-        self._dispatch_soon()
-        statistics = self.statistics.of(lane.graph, lane.version)
+    async def run(self, program: Program[Result], ticket: Ticket, tell: Tell | None = None) -> Result:
+        """What the program returns, its calls computed and its progress told as it comes.
+
+        From one call to the next it is led by whatever computed the call, so that a step costs no turn of the
+        event loop. Cancelling withdraws its rows; batch mates never notice.
+        """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        run = UnderWay(program=program, ticket=ticket, tell=tell, traced=current(), future=future)
+        self._advance(run, None)
         try:
-            outputs = await future
-        except BaseException:
-            statistics.fail.add(monotonic() - entry.submitted)
-            self._abandon(entry)
-            raise
+            return await future
         finally:
-            lane.withdraw(entry)
-            end_step(step)
-        statistics.answered(monotonic() - entry.submitted)
-        return outputs
+            self._leave(run)
+            program.close()
+
+    async def call(self, call: Call, ticket: Ticket) -> Tensors:
+        """The outputs of a single call."""
+        return await self.run(_only(call), ticket)
 
     def slots(self) -> int:
         """Calls that run at a time."""
@@ -107,9 +104,7 @@ class Engine:
         manifest = self._manifests[graph, version]
         if any(axis < 0 for spec in manifest.inputs for axis in spec.shape):
             return None
-        return self._table(
-            (graph, version, tuple(sorted((spec.name, spec.shape) for spec in manifest.inputs)))
-        )
+        return self._table((graph, version, tuple(spec.shape for spec in manifest.inputs)))
 
     def expect(self, ticket: Ticket) -> None:
         """Notes what a request is going to cost, as far as that has been measured."""
@@ -160,16 +155,54 @@ class Engine:
         self._closed = True
         for lane in self._waiting:
             for part in lane.take(lane.pending, self._shares, monotonic()):
-                part.entry.fail(ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again"))
+                part.entry.run.fail(ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again"))
         self._waiting.clear()
         while self._batches:
             await asyncio.wait(self._batches)
 
+    def _advance(self, run: UnderWay, reply: Tensors | None) -> None:
+        """Leads a program to its next call, which waits then, or to its end."""
+        call = run.advance(reply)
+        if call is None:
+            return
+        try:
+            self._put(run, call)
+        except Exception as error:
+            run.fail(error)
+
+    def _put(self, run: UnderWay, call: Call) -> None:
+        if self._closed:
+            raise ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again elsewhere")
+        lane = self._lane(call, run.ticket.version)
+        step = begin_step(run.traced, call.graph, call.rows)
+        entry = Entry(run=run, inputs=call.inputs, rows=call.rows, step=step)
+        self._calls[run] = lane, entry
+        self._waiting[lane] = None
+        lane.put(entry)
+        self._dispatch_soon()
+
+    def _answer(self, run: UnderWay, outputs: Tensors, now: float) -> None:
+        """The present call of a program has been computed."""
+        lane, entry = self._calls.pop(run)
+        end_step(entry.step)
+        self.statistics.of(lane.graph, lane.version).answered(now - entry.submitted)
+        self._advance(run, outputs)
+
+    def _leave(self, run: UnderWay) -> None:
+        """Withdraws the present call of a program that nobody waits for any more, if it has one."""
+        if run not in self._calls:
+            return
+        lane, entry = self._calls.pop(run)
+        self.statistics.of(lane.graph, lane.version).fail.add(monotonic() - entry.submitted)
+        self._abandon(entry)
+        lane.withdraw(entry)
+        end_step(entry.step)
+
     def _lane(self, call: Call, version: int) -> Lane:
-        key = (call.graph, version, tuple(sorted((name, a.shape[1:]) for name, a in call.inputs.items())))
+        manifest = self._manifests[call.graph, version]
+        key = (call.graph, version, tuple([call.inputs[spec.name].shape[1:] for spec in manifest.inputs]))
         lane = self._lanes.get(key)
         if lane is None:
-            manifest = self._manifests[call.graph, version]
             row_bytes = sum(array.nbytes for array in call.inputs.values()) // call.rows
             lane = self._lanes[key] = Lane(
                 graph=call.graph,
@@ -206,6 +239,8 @@ class Engine:
                 horizon = None
                 if parts:
                     self._start(lane, parts)
+                else:  # who waited there has gone
+                    self._waiting.pop(lane, None)
         self._run_ahead()
         self._batch_ended.set()
 
@@ -257,7 +292,7 @@ class Engine:
         """Ends the batches of a call that nobody waits for any more, unless it has mates in them."""
         for task, parts in self._batches.items():
             entries = [part.entry for part in parts]
-            if entry in entries and all(each.future.done() for each in entries):
+            if entry in entries and all(each.run.future.done() for each in entries):
                 task.cancel()
 
     async def _compute(self, lane: Lane, parts: list[Part]) -> None:
@@ -286,7 +321,7 @@ class Engine:
                 log.exception("a call of %s with %d rows failed", lane.graph, sum(p.rows for p in parts))
             if isinstance(error, ServingError) or len(parts) == 1:
                 for part in parts:
-                    part.entry.fail(_failure(error, lane))
+                    part.entry.run.fail(_failure(error, lane))
                 return
         else:
             ended = monotonic()
@@ -298,7 +333,7 @@ class Engine:
             if buffers is not None:
                 lane.give_back(buffers)
         for part in parts:
-            if not part.entry.future.done():
+            if not part.entry.run.future.done():
                 await self._infer(lane, [part])
 
     def _call_span(self, lane: Lane, parts: list[Part]) -> AbstractContextManager[None]:
@@ -333,13 +368,23 @@ class Engine:
         now = monotonic()
         at = 0
         for part in parts:
-            if part.entry.future.done():
+            entry = part.entry
+            if entry.run.future.done():
                 self._metrics.graph(lane.graph).rows_in_vain.inc(part.rows)
             else:
                 rows = {name: array[at : at + part.rows] for name, array in outputs.items()}
-                part.entry.ticket.rows[lane.graph] += part.rows
-                part.entry.receive(part, rows, now)
+                entry.ticket.rows[lane.graph] += part.rows
+                whole = entry.receive(part, rows, now)
+                if whole is not None:
+                    self._answer(entry.run, whole, now)
             at += part.rows
+
+
+def _only(call: Call) -> Program[Tensors]:
+    """The program of a single call."""
+    outputs = yield call
+    assert outputs is not None, "a call is answered with its outputs"
+    return outputs
 
 
 def _failure(error: Exception, lane: Lane) -> ServingError:

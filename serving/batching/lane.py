@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import dataclass, field
 from time import monotonic
@@ -12,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.batching.cost import CostTable
-from serving.batching.policy import Claim, Kind, Queue, Shares, Turn
+from serving.batching.policy import Kind, Queue, Shares, Turn
 from serving.batching.ticket import Ticket
+from serving.batching.under_way import UnderWay
 from serving.calls import Tensors
 from serving.errors import Code, ServingError
 from serving.tracing import Traced
@@ -25,14 +25,12 @@ _GUESSED_ROW_SECONDS = 0.001  # charged until the first call has been measured
 class Entry:
     """One call of a request. Large ones are computed in parts, by several batches."""
 
+    run: UnderWay
+    """The program whose call it is."""
     inputs: Tensors
     """Input tensors by name, each [rows, ...]."""
     rows: int
     """Number of rows."""
-    ticket: Ticket
-    """Whose call it is."""
-    future: asyncio.Future[Tensors]
-    """Resolves to the outputs; done before its time when the caller has gone."""
     submitted: float = field(default_factory=monotonic)
     """When it was put into the lane."""
     started: float = 0.0
@@ -49,6 +47,11 @@ class Entry:
     """Its span, where the request is traced."""
 
     @property
+    def ticket(self) -> Ticket:
+        """The request that it is made for."""
+        return self.run.ticket
+
+    @property
     def waited(self) -> float:
         """Seconds from when it was put into the lane to when its first rows were taken."""
         return self.started - self.submitted
@@ -62,22 +65,19 @@ class Entry:
         self.taken = part.stop
         return part
 
-    def receive(self, part: Part, outputs: Tensors, now: float) -> None:
-        """Takes the rows of a part, for which somebody waits; with the last of them the call is answered."""
+    def receive(self, part: Part, outputs: Tensors, now: float) -> Tensors | None:
+        """Takes the rows of a part, for which somebody waits; the outputs of the call with the last of them."""
         self.computed += part.rows
         if part.rows < self.rows:
             for name, rows in outputs.items():
                 if name not in self.outputs:
                     self.outputs[name] = np.empty((self.rows, *rows.shape[1:]), rows.dtype)
                 self.outputs[name][part.start : part.stop] = rows
-        if self.computed == self.rows:
-            self.ticket.compute_seconds += now - self.started
-            self.future.set_result(self.outputs or outputs)
-
-    def fail(self, error: ServingError) -> None:
-        """Answers the call with an error, unless it is answered."""
-        if not self.future.done():
-            self.future.set_exception(error)
+        if self.computed < self.rows:
+            return None
+        self.ticket.compute_seconds += now - self.started
+        self.inputs = {}  # queues may remember the call for a while
+        return self.outputs or outputs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,14 +117,14 @@ class Lane:
     def put(self, entry: Entry) -> None:
         """Adds a call."""
         ticket = entry.ticket
-        claim = Claim(
+        entry.kind = (ticket.size, self.graph)
+        self._queue.put(
+            entry,
             client=ticket.client,
-            kind=(ticket.size, self.graph),
+            kind=entry.kind,
             deadline=ticket.deadline,
             latest_start=ticket.latest_start,
         )
-        entry.kind = claim.kind
-        self._queue.put(entry, claim)
         self.pending += entry.rows
 
     def withdraw(self, entry: Entry) -> None:
@@ -169,7 +169,7 @@ class Lane:
                 break
             entry = chosen[1]
             if entry.ticket.hopeless(now):
-                entry.fail(ServingError(Code.DEADLINE_EXCEEDED, "the deadline passed in the queue"))
+                entry.run.fail(ServingError(Code.DEADLINE_EXCEEDED, "the deadline passed in the queue"))
                 self.withdraw(entry)
                 continue
             if not parts and not urgent:
@@ -189,11 +189,15 @@ class Lane:
     def _come_nearer(self, part: Part) -> None:
         """The request has this part behind it: what is left of the call must begin later than it had to."""
         entry, ticket = part.entry, part.entry.ticket
+        duration = ticket.call_durations.get(self.graph, 0.0)
+        if part.rows == entry.rows:
+            ticket.done_duration += duration
+            return
         whole = self.cost.duration(entry.rows)
-        if whole and self.graph in ticket.call_durations:
+        if whole:
             ahead, behind = entry.rows - part.start, entry.rows - part.stop
             done = (self.cost.duration(ahead) - self.cost.duration(behind)) / whole
-            ticket.done_duration += done * ticket.call_durations[self.graph]
+            ticket.done_duration += done * duration
         if part.stop < entry.rows:
             self._queue.urge(entry, ticket.latest_start)
 
@@ -233,4 +237,4 @@ class Lane:
 
 
 def _gone(entry: Entry) -> bool:
-    return entry.taken == entry.rows or entry.future.done()
+    return entry.taken == entry.rows or entry.run.future.done()

@@ -14,6 +14,8 @@ from serving.batching.cost import CostTable
 from serving.batching.lane import Entry, Lane
 from serving.batching.policy import Shares, choose, size_class
 from serving.batching.ticket import Backlog, Ticket
+from serving.batching.under_way import UnderWay
+from serving.calls import Program
 
 GRAPHS = ("unet", "decoder")
 FIXED, ROW = 0.004, 0.002
@@ -92,7 +94,7 @@ class Machine:
             self._arrive(self._coming.pop(0))
         for entry, job in list(self._waiting.items()):
             if job.leaves <= self.now:
-                entry.future.cancel()
+                entry.run.future.cancel()
                 self._answered(entry, job)
         lanes = [lane for lane in self._lanes.values() if lane.pending]
         chosen = choose(lanes, self._shares, 1, self.now, self._backlog.seconds)
@@ -111,9 +113,11 @@ class Machine:
             self.batches.append([self._waiting[part.entry] for part in parts])
         for part in parts:
             self._waiting[part.entry].computed += part.rows
-            part.entry.receive(part, {"y": part.entry.inputs["x"][part.start : part.stop]}, self.now)
+            rows = {"y": part.entry.inputs["x"][part.start : part.stop]}
+            if part.entry.receive(part, rows, self.now) is not None:
+                self._answered(part.entry, self._waiting[part.entry])
         for entry, job in list(self._waiting.items()):
-            if entry.future.done():
+            if entry.run.future.done():
                 self._answered(entry, job)
         return True
 
@@ -132,10 +136,9 @@ class Machine:
 
     def _ask(self, job: Job) -> None:
         entry = Entry(
+            run=UnderWay(program=_nothing(), ticket=job.ticket, future=self._loop.create_future()),
             inputs={"x": np.zeros((job.rows, 1), np.float32)},
             rows=job.rows,
-            ticket=job.ticket,
-            future=self._loop.create_future(),
             submitted=self.now,
         )
         self._waiting[entry] = job
@@ -144,8 +147,8 @@ class Machine:
     def _answered(self, entry: Entry, job: Job) -> None:
         del self._waiting[entry]
         self._lanes[job.graph].withdraw(entry)
-        if not entry.future.cancelled():
-            if entry.future.exception():
+        if not entry.run.future.cancelled():
+            if entry.run.future.done() and entry.run.future.exception():
                 job.failed = self.now
             elif job.computed == job.rows * job.calls:
                 job.finished = self.now
@@ -166,6 +169,12 @@ class GuardedMachine(Machine):
                 job.refused = True
                 return
         super()._arrive(job)
+
+
+def _nothing() -> Program[None]:
+    """The program of a job, whose calls the machine asks for itself."""
+    return
+    yield  # a generator that asks for nothing
 
 
 def simulate(jobs: Sequence[Job], until: float = math.inf) -> Machine:
