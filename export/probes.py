@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnxruntime
 
 from serving.manifest import Manifest
-from serving.probe import Probe, probe_inputs, summarise
+from serving.manifest.probe import Probe, probe_inputs, summarise
 
 SEED = 0
 ROWS = 2

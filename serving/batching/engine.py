@@ -22,8 +22,8 @@ from serving.batching.ticket import Backlog, Ticket
 from serving.calls import Call, Tensors
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
-from serving.metrics import Metrics
-from serving.tracing import begin_step, call_span, end_step, exemplar, leave_queue
+from serving.observing.metrics import Metrics
+from serving.observing.tracing import begin_step, call_span, end_step, exemplar, leave_queue
 
 log = logging.getLogger(__name__)
 

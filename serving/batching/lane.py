@@ -16,7 +16,7 @@ from serving.batching.policy import Claim, Kind, Queue, Shares, Turn
 from serving.batching.ticket import Ticket
 from serving.calls import Tensors
 from serving.errors import Code, ServingError
-from serving.tracing import Traced
+from serving.observing.tracing import Traced
 
 _GUESSED_ROW_SECONDS = 0.001  # charged until the first call has been measured
 
