@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from serving.errors import one_of
-
-if TYPE_CHECKING:
-    from serving.manifest import TensorSpec
+from serving.manifest.tensors import TensorSpec
 
 Accelerator = Literal["cuda", "tensorrt"]
 Precision = Literal["float32", "float16", "bfloat16", "int8"]

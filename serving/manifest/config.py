@@ -1,28 +1,11 @@
-"""The contract of a model repository: what one graph is, needs and gives.
-
-A `Manifest` is rendered to the `config.pbtxt` of Triton and parsed back from it, or from the
-`ModelConfig` message that Triton's gRPC port returns. What Triton has no field for stands in the
-`parameters` of the configuration as flat `atelier.*` keys with string values (JSON where they are
-not plain text), so a gateway that sees a bare Triton learns as much as one that reads the folder.
-
-Conventions that every graph keeps:
-
-- The first axis of every tensor is the batch; shapes here leave it out. `-1` is a dynamic axis.
-- Images are float32, channels first, within `value_range`.
-- Inputs by name: `latent` (drawn from a standard normal prior), `noise` (standard normal, zero for the
-  mean), `class_id` (int64, shape [1]), `image`, and for denoisers `x` and `noise_level` (shape [1]).
-- Outputs by role: `sample` of a generator or decoder, `prediction` of a denoiser, `mean` and
-  `log_variance` of an encoder, `translated` of a translator.
-"""
+"""A manifest as Triton's `config.pbtxt`, and back."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
@@ -31,271 +14,19 @@ from serving.manifest import version_policy
 from serving.manifest.acceleration import (
     Acceleration,
     AccelerationError,
-    Precision,
-    Profile,
     declare,
     declare_cpu,
     declare_plan,
 )
-from serving.manifest.probe import Probe
-from serving.manifest.version_policy import PUBLISHED, VersionPolicy
+from serving.manifest.graph import Manifest
+from serving.manifest.problems import ManifestError
+from serving.manifest.records import Probe, VersionRecord
+from serving.manifest.sampling import NoiseSchedule, Parameterization, Sampling
+from serving.manifest.tensors import TRITON_DTYPES, Dtype, TensorSpec
 
 PREFIX = "atelier."
 
-Dtype = Literal["float32", "int64"]
-Task = Literal["generate", "translate", "inpaint", "upscale", "denoise", "encode", "decode", "score"]
-Prediction = Literal["epsilon", "x0", "v", "edm", "flow"]
-Schedule = Literal["vp_linear", "vp_cosine", "edm", "flow"]
-
-_TRITON_DTYPES: dict[Dtype, str] = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
-_DTYPES: dict[str, Dtype] = {triton: ours for ours, triton in _TRITON_DTYPES.items()}
-
-LEAST_TIMESTEPS: dict[Schedule, int] = {"vp_linear": 21, "vp_cosine": 2}
-"""Timesteps that a variance-preserving schedule needs: with 20 the last of the linear betas is 1, and nothing
-is left of the image."""
-
-
-class ManifestError(ValueError):
-    """A configuration that is not a manifest of ours: names the graph, the key and the remedy."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorSpec:
-    """One input or output of a graph."""
-
-    name: str
-    """Name of the tensor in the ONNX graph."""
-    dtype: Dtype = "float32"
-    """Element type."""
-    shape: tuple[int, ...]
-    """Shape of one row, without the batch axis; -1 is a dynamic axis."""
-    multiple_of: int = 1
-    """What every dynamic axis must be divisible by."""
-
-    def __post_init__(self) -> None:
-        if not self.name:
-            raise ManifestError("a tensor has no name: give it the name it bears in the ONNX graph")
-        if self.dtype not in _TRITON_DTYPES:
-            raise ManifestError(f"tensor {self.name!r} has dtype {self.dtype!r}, not one of float32, int64")
-        if any(axis == 0 or axis < -1 for axis in self.shape):
-            raise ManifestError(
-                f"tensor {self.name!r} has shape {list(self.shape)}: axes are positive, or -1"
-            )
-        if self.multiple_of < 1:
-            raise ManifestError(f"tensor {self.name!r} has multiple_of {self.multiple_of}: it is 1 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parameterization:
-    """What a denoiser predicts, and so how its output becomes the denoised image."""
-
-    prediction: Prediction
-    """`epsilon` (Ho et al. 2020), `x0`, `v` (Salimans and Ho 2022), `edm` (Karras et al. 2022) or `flow`
-    (rectified flow, Liu et al. 2023)."""
-    sigma_data: float = 0.5
-    """Standard deviation of the data, for `edm` preconditioning."""
-
-    def __post_init__(self) -> None:
-        if self.prediction not in get_args(Prediction):
-            raise ManifestError(
-                f"parameterization {self.prediction!r} is not one of {', '.join(get_args(Prediction))}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoiseSchedule:
-    """The noise levels a denoiser was trained on, as sigma = noise / signal amplitude."""
-
-    kind: Schedule
-    """`vp_linear` and `vp_cosine` are variance preserving with discrete timesteps; `edm` has noise levels
-    alone; `flow` mixes image and noise linearly, sigma = t / (1 - t)."""
-    sigma_min: float
-    """Least noise level."""
-    sigma_max: float
-    """Greatest noise level, from which sampling starts."""
-    rho: float = 7.0
-    """Exponent of the Karras spacing, for `edm`."""
-    timesteps: int = 1000
-    """Number of training timesteps, for the variance-preserving kinds."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(Schedule):
-            raise ManifestError(f"noise schedule {self.kind!r} is not one of {', '.join(get_args(Schedule))}")
-        least = LEAST_TIMESTEPS.get(self.kind, 0)
-        if self.timesteps < least:
-            raise ManifestError(
-                f"noise schedule {self.kind!r} needs at least {least} timesteps, got {self.timesteps}"
-            )
-        if not 0 < self.sigma_min < self.sigma_max:
-            raise ManifestError(
-                f"noise schedule needs 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How to draw images from a denoiser."""
-
-    parameterization: Parameterization
-    """How the prediction is read."""
-    schedule: NoiseSchedule
-    """The noise levels it knows."""
-    sampler: str
-    """Default sampler, by its name in `serving.samplers`."""
-    steps: int
-    """Default number of steps."""
-    guidance_scale: float = 1.0
-    """Default scale of classifier-free guidance; 1 is none."""
-    max_steps: int = 1000
-    """Most steps that a request may ask for."""
-    clip_denoised: bool = False
-    """Whether the denoised image is clipped to the value range at each step."""
-    guidance_interval: tuple[float, float] | None = None
-    """Noise levels above the first and up to the second alone are guided (Kynkäänniemi et al. 2024)."""
-    distilled: bool = False
-    """Whether the denoised image is the end of the flow rather than the mean of all ends, so that few-step
-    samplers, which jump to it, draw the data."""
-
-    def __post_init__(self) -> None:
-        if self.guidance_interval is not None:
-            low, high = self.guidance_interval
-            if not 0 <= low < high:
-                raise ManifestError(f"guidance_interval needs 0 <= low < high in sigma, got {low} and {high}")
-            object.__setattr__(self, "guidance_interval", (low, high))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanRecord:
-    """A TensorRT plan beside the model file of a version: for the GPU and TensorRT that built it alone."""
-
-    sha256: str
-    """Digest of the plan."""
-    max_abs_error: float
-    """Largest absolute difference to the model file beside it, on that GPU."""
-    tensorrt: str
-    """Version of TensorRT that built it."""
-    gpu: str
-    """GPU that it was built on."""
-    profile: Profile
-    """Shapes that it takes."""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.profile, Profile):
-            object.__setattr__(self, "profile", Profile(**self.profile))
-
-
-@dataclass(frozen=True, kw_only=True)
-class VersionRecord:
-    """What is known of one published version of a graph."""
-
-    sha256: str
-    """Digest of the model file."""
-    max_abs_error: float
-    """Largest absolute difference to torch seen when it was exported; of a whole sampler in one graph, to the
-    same steps one by one."""
-    created: str = ""
-    """When it was published, ISO 8601 in UTC."""
-    min_rows: int = 1
-    """Rows below which a batch is padded so that a row's result never depends on its batch mates."""
-    quality: Mapping[str, float] = field(default_factory=dict)
-    """Measured figures of the model, by name, as `atelier evaluate` found them."""
-    probe: Probe | None = None
-    """What it computed for fixed inputs, to be found again wherever it is loaded."""
-    precision: Precision = "float32"
-    """What the arithmetic of the file is done in."""
-    relative_error: float = 0.0
-    """Of lower precision: root mean square of the difference to torch on inputs that the graph really meets,
-    as a share of the output's."""
-    speedup: float = 1.0
-    """Rows per second over those of the float32 graph, measured in the same run on the CPU that exported."""
-    quality_change: Mapping[str, float] = field(default_factory=dict)
-    """Measured figures less those of the float32 graphs, with the same seeds."""
-    plan: PlanRecord | None = None
-    """The TensorRT plan of this version, where one was built."""
-
-    def __post_init__(self) -> None:
-        if self.plan is not None and not isinstance(self.plan, PlanRecord):
-            object.__setattr__(self, "plan", PlanRecord(**self.plan))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """Everything the gateway knows of one graph. Group by `model`, tell apart by `role`."""
-
-    graph: str
-    """Name of the graph: the folder's name in the repository and Triton's model name."""
-    model: str
-    """Public model that the graph belongs to."""
-    role: str
-    """`generator`, `decoder`, `encoder`, `denoiser`, or a direction such as `a_to_b`."""
-    family: str
-    """Family that trained it, for people to read."""
-    tasks: tuple[Task, ...]
-    """What the public model can be asked to do; the same in all of its graphs."""
-    roles: tuple[str, ...]
-    """All roles of the public model: a version is served when every one of them has it."""
-    inputs: tuple[TensorSpec, ...]
-    """Inputs of the graph."""
-    outputs: tuple[TensorSpec, ...]
-    """Outputs of the graph."""
-    max_batch_size: int = 64
-    """Most rows in one call."""
-    value_range: tuple[float, float] = (-1.0, 1.0)
-    """Values of black and white in image tensors."""
-    class_labels: tuple[str, ...] = ()
-    """Names of the classes in the order of their ids; empty for an unconditional model."""
-    sampling: Sampling | None = None
-    """How to sample, for a `denoiser`."""
-    levels: int = 256
-    """Number of grey levels in the training data."""
-    domains: tuple[str, ...] = ()
-    """Names of the domains of a translator, a then b."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """Training set, licence and such, shown to clients as it stands."""
-    acceleration: Acceleration | None = None
-    """How Triton runs it on a GPU; None for onnxruntime's defaults."""
-    versions: Mapping[int, VersionRecord] = field(default_factory=dict)
-    """Published versions."""
-    version_policy: VersionPolicy = PUBLISHED
-    """Which of them are served."""
-    canary: Mapping[int, float] = field(default_factory=dict)
-    """Shares of the requests that name no version, by version; empty where all get the newest."""
-
-    def __post_init__(self) -> None:
-        for name in ("graph", "model", "role"):
-            value = getattr(self, name)
-            if not value or not all(c.isalnum() or c in "_-" for c in value):
-                raise ManifestError(
-                    f"{name} {value!r} must be letters, digits, '_' and '-' alone, as it names a folder"
-                )
-        if self.role not in self.roles:
-            raise ManifestError(f"{self.graph}: role {self.role!r} is not among roles {list(self.roles)}")
-        if self.max_batch_size < 1:
-            raise ManifestError(f"{self.graph}: max_batch_size must be at least 1, got {self.max_batch_size}")
-        if self.role == "denoiser" and self.sampling is None:
-            raise ManifestError(
-                f"{self.graph}: a denoiser needs `sampling`, its schedule and parameterization"
-            )
-        names = [spec.name for spec in (*self.inputs, *self.outputs)]
-        if len(names) != len(set(names)):
-            raise ManifestError(f"{self.graph}: two tensors have one name: {', '.join(names)}")
-        if any(version < 1 for version in self.versions):
-            raise ManifestError(f"{self.graph}: versions count from 1, got {sorted(self.versions)}")
-        if any(not 0 <= share < math.inf for share in self.canary.values()):
-            raise ManifestError(f"{self.graph}: shares of a canary are 0 or more, got {dict(self.canary)}")
-        if self.canary and not any(self.canary.values()):
-            raise ManifestError(f"{self.graph}: a canary gives some version a share above 0")
-        unknown = set(self.tasks) - set(get_args(Task))
-        if unknown:
-            raise ManifestError(f"{self.graph}: unknown tasks {sorted(unknown)}")
-
-    def input(self, name: str) -> TensorSpec | None:
-        """The input of that name, if the graph has it."""
-        return next((spec for spec in self.inputs if spec.name == name), None)
-
-    def output(self, name: str) -> TensorSpec | None:
-        """The output of that name, if the graph has it."""
-        return next((spec for spec in self.outputs if spec.name == name), None)
+_DTYPES: dict[str, Dtype] = {triton: ours for ours, triton in TRITON_DTYPES.items()}
 
 
 def to_config(manifest: Manifest) -> Any:
@@ -315,7 +46,7 @@ def _portable(manifest: Manifest) -> Any:
         for spec in specs:
             tensor = tensors.add()
             tensor.name = spec.name
-            tensor.data_type = model_config_pb2.DataType.Value(_TRITON_DTYPES[spec.dtype])
+            tensor.data_type = model_config_pb2.DataType.Value(TRITON_DTYPES[spec.dtype])
             tensor.dims.extend(spec.shape)
     config.dynamic_batching.SetInParent()
     version_policy.write(manifest.version_policy, config)

@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from serving.manifest import Manifest, TensorSpec
+from serving.manifest.graph import Manifest
+from serving.manifest.records import Probe, ProbeOutput
+from serving.manifest.tensors import TensorSpec
 
 _PROJECTIONS = 4
 _DIGITS = 7
@@ -26,43 +25,6 @@ _LEAST_RMS = 1e-6  # of an output that is all zeros
 _SIDE = 32  # of images whose size is the client's to choose
 
 Tensors = Mapping[str, NDArray[np.generic]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeOutput:
-    """One output, summed up."""
-
-    rms: float
-    """Root mean square of its elements."""
-    projections: tuple[float, ...]
-    """Its products with fixed random signs, over the root of the number of elements."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """Inputs by their seed, and what came of them."""
-
-    seed: int = 0
-    """Seed of the inputs and of the signs."""
-    rows: int = 2
-    """Rows of the call."""
-    tolerance: float = 0.02
-    """Largest difference of any figure, as a share of the output's root mean square."""
-    outputs: Mapping[str, ProbeOutput]
-    """Every output by name."""
-
-    def __post_init__(self) -> None:
-        if not self.tolerance > 0 or self.rows < 1 or not self.outputs:
-            raise ValueError("a probe has outputs, a row or more, and a tolerance above 0")
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Probe:
-        """The probe of what `dataclasses.asdict` made of it."""
-        outputs = {
-            name: ProbeOutput(rms=output["rms"], projections=tuple(output["projections"]))
-            for name, output in values["outputs"].items()
-        }
-        return cls(seed=values["seed"], rows=values["rows"], tolerance=values["tolerance"], outputs=outputs)
 
 
 def probe_inputs(manifest: Manifest, *, seed: int, rows: int) -> dict[str, NDArray[np.generic]]:
