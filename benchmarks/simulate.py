@@ -29,7 +29,7 @@ from benchmarks.report import markdown_table
 from benchmarks.simulation import Costs, Gateway, simulate
 from serving.catalog import build, scan
 from serving.manifest import Manifest
-from serving.processors import processors
+from serving.process.processors import processors
 
 _BATCHES = (1, 2, 4, 8, 16)
 _FEW, _MANY = 2, 40

@@ -31,9 +31,9 @@ from serving.calls import Call, Computed, Program, Tensors
 from serving.catalog import Index
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
-from serving.metrics import Metrics
+from serving.observing.metrics import Metrics
+from serving.requests.work import calls_of
 from serving.settings import Settings
-from serving.work import calls_of
 
 Result = TypeVar("Result")
 

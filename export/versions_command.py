@@ -15,7 +15,7 @@ from rich.table import Table
 from export.publish import PublishError, published
 from export.versions import add_probes, graphs_of, prune, set_policy, set_shares, versions_of
 from serving.manifest import ManifestError
-from serving.version_policy import ALL, VersionPolicy
+from serving.manifest.version_policy import ALL, VersionPolicy
 
 T = TypeVar("T")
 

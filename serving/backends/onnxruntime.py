@@ -20,7 +20,7 @@ from serving.calls import Computed, Tensors
 from serving.catalog import MODEL_FILE, Index, Parsed, scan
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest, TensorSpec
-from serving.processors import processors
+from serving.process.processors import processors
 
 if TYPE_CHECKING:
     from serving.settings import Settings

@@ -8,7 +8,7 @@ from time import monotonic
 
 from serving.batching.ticket import Backlog, Ticket
 from serving.errors import Code, ServingError
-from serving.metrics import Metrics
+from serving.observing.metrics import Metrics
 
 _SHORTEST_RETRY, _LONGEST_RETRY = 0.1, 60.0
 _PRUDENCE = 0.85

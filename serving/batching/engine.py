@@ -23,8 +23,8 @@ from serving.batching.under_way import Tell, UnderWay
 from serving.calls import Call, Program, Result, Tensors
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
-from serving.metrics import Metrics
-from serving.tracing import begin_step, call_span, current, end_step, exemplar, leave_queue
+from serving.observing.metrics import Metrics
+from serving.observing.tracing import begin_step, call_span, current, end_step, exemplar, leave_queue
 
 log = logging.getLogger(__name__)
 

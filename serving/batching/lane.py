@@ -16,7 +16,7 @@ from serving.batching.ticket import Ticket
 from serving.batching.under_way import UnderWay
 from serving.calls import Tensors
 from serving.errors import Code, ServingError
-from serving.tracing import Traced
+from serving.observing.tracing import Traced
 
 _GUESSED_ROW_SECONDS = 0.001  # charged until the first call has been measured
 
@@ -66,7 +66,7 @@ class Entry:
         return part
 
     def receive(self, part: Part, outputs: Tensors, now: float) -> Tensors | None:
-        """Takes the rows of a part, for which somebody waits; the outputs of the call with the last of them."""
+        """Takes the rows of a part that somebody waits for; with the last of them the outputs of the call."""
         self.computed += part.rows
         if part.rows < self.rows:
             for name, rows in outputs.items():

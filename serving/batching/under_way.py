@@ -1,4 +1,4 @@
-"""A program under way: asked for its calls one after the other, for as long as somebody waits for its result."""
+"""A program under way: led from call to call for as long as somebody waits for its result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from serving.batching.ticket import Ticket
 from serving.calls import Call, Program, Progress, Tensors
-from serving.tracing import Traced
+from serving.observing.tracing import Traced
 
 Tell = Callable[[Progress], None]
 """Who is told of progress."""

@@ -19,7 +19,6 @@ from tritonclient.grpc import service_pb2
 from serving.batching.run import Runner
 from serving.batching.statistics import Statistics
 from serving.calls import Call, Program, Tensors
-from serving.control import Control
 from serving.errors import Code, ServingError, invalid
 from serving.manifest import Manifest
 from serving.oip.checks import check_outputs, read_inputs, version_number
@@ -28,7 +27,8 @@ from serving.oip.messages import InferAnswer, InferRequest, OutputTensor, Wanted
 from serving.oip.shared_memory import SharedMemory
 from serving.oip.statistics import to_message
 from serving.oip.tensors import BYTES, classify, datatype, to_bytes
-from serving.requests import RequestContext, Requests, new_ticket
+from serving.repository.control import Control
+from serving.requests.context import RequestContext, Requests, new_ticket
 
 EXTENSIONS = (
     "classification",

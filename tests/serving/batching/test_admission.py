@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 from serving.batching.admission import Admission
 from serving.batching.ticket import Backlog, Ticket, Work
 from serving.errors import Code, ServingError
-from serving.metrics import Metrics
+from serving.observing.metrics import Metrics
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from serving.batching.ticket import Ticket
 from serving.calls import Call, Computed, Tensors
 from serving.catalog import build
 from serving.errors import Code, ServingError
-from serving.metrics import Metrics
+from serving.observing.metrics import Metrics
 
 GAN = "tiny_gan"
 INVERT = "tiny_translator_a_to_b"

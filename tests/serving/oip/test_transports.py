@@ -15,15 +15,15 @@ from prometheus_client import CollectorRegistry
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from serving.grpc_api import GrpcServer
-from serving.http_api import create_app
-from serving.http_server import run_http
 from serving.manifest import from_config
-from serving.oip.rpc import SERVICE
 from serving.pb.image_generation_pb2 import GenerateImagesRequest
-from serving.ports import listen
+from serving.process.ports import listen
 from serving.service import RequestContext, Service
 from serving.settings import Settings
+from serving.transports.grpc_api import GrpcServer
+from serving.transports.grpc_open_inference import SERVICE
+from serving.transports.http_api import create_app
+from serving.transports.http_server import run_http
 
 GAN = "tiny_gan"
 ELSEWHERE = (("x-forwarded-for", "203.0.113.7"),)
