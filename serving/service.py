@@ -117,6 +117,10 @@ class Service:
         """
         await self._control.reload()
 
+    def turned_away(self, reason: str) -> None:
+        """Counts a caller whom a transport turned away, for a reason of `metrics.TURNED_AWAY`."""
+        self._requests.turned_away(reason)
+
     def card(self, model: str) -> str | None:
         """The model card in Markdown, where there is one. NOT_FOUND for an unknown model."""
         path = self._beside(self._repository.catalog.model(model), _CARD)

@@ -40,11 +40,13 @@ class Caller:
             raise ServingError(
                 Code.PERMISSION_DENIED,
                 f"key {self.name!r} has the scopes {had} and this needs {scope}: use a key that has it",
+                turned_away="scope",
             )
         raise ServingError(
             Code.PERMISSION_DENIED,
             f"this needs the scope {scope}: without API keys only a caller on the gateway's own machine has "
             "it; ask from there, or start the gateway with --api-keys and use a key that has it",
+            turned_away="scope",
         )
 
     def work(self, images: int) -> AbstractContextManager[None]:

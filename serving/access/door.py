@@ -40,13 +40,16 @@ class Door:
             return LOCAL if local else ANYBODY
         key = _shown(headers)
         if not key:
-            raise ServingError(Code.UNAUTHENTICATED, f"this gateway wants an API key: {_HOW}")
+            raise ServingError(
+                Code.UNAUTHENTICATED, f"this gateway wants an API key: {_HOW}", turned_away="no_key"
+            )
         caller = self.keys.value.find(key)
         if caller is None:
             raise ServingError(
                 Code.UNAUTHENTICATED,
                 "the API key is not known: it is misspelt or was withdrawn; whoever runs the gateway makes "
                 "one with `atelier keys new NAME`",
+                turned_away="unknown_key",
             )
         if caller.account is not None:
             caller.account.request()

@@ -90,7 +90,9 @@ class Account:
         """Counts a request; RESOURCE_EXHAUSTED, with the seconds to wait, where there were too many."""
         wait = self._requests.take(1, self._clock())
         if wait:
-            raise self._refusal(f"{self.limits.requests_per_second:g} requests a second", wait)
+            raise self._refusal(
+                "key_requests", f"{self.limits.requests_per_second:g} requests a second", wait
+            )
 
     @contextmanager
     def work(self, images: int) -> Iterator[None]:
@@ -100,12 +102,13 @@ class Account:
         """
         most = self.limits.images_per_minute
         if images > most:
-            raise self._refusal(f"{most:g} images a minute, and this request asks for {images}", None)
+            reason = f"{most:g} images a minute, and this request asks for {images}"
+            raise self._refusal("key_images", reason, None)
         if self.limits.concurrency and self._under_way >= self.limits.concurrency:
-            raise self._refusal(f"{self.limits.concurrency} requests at a time", 1.0)
+            raise self._refusal("key_concurrency", f"{self.limits.concurrency} requests at a time", 1.0)
         wait = self._images.take(images, self._clock())
         if wait:
-            raise self._refusal(f"{most:g} images a minute", wait)
+            raise self._refusal("key_images", f"{most:g} images a minute", wait)
         self._under_way += 1
         try:
             yield
@@ -116,10 +119,11 @@ class Account:
         finally:
             self._under_way -= 1
 
-    def _refusal(self, limit: str, retry_after: float | None) -> ServingError:
+    def _refusal(self, turned_away: str, limit: str, retry_after: float | None) -> ServingError:
         remedy = "ask again later" if retry_after is not None else "ask for fewer at a time"
         return ServingError(
             Code.RESOURCE_EXHAUSTED,
             f"key {self._name!r} may have {limit}: {remedy}, or have its limit raised",
             retry_after=retry_after,
+            turned_away=turned_away,
         )

@@ -54,7 +54,8 @@ class NoiseSchedule:
         least = LEAST_TIMESTEPS.get(self.kind, 0)
         if self.timesteps < least:
             raise ManifestError(
-                f"noise schedule {self.kind!r} needs at least {least} timesteps, got {self.timesteps}"
+                f"noise schedule {self.kind!r} needs at least {least} timesteps, got {self.timesteps}: train "
+                f"and export it again with more, 1000 as a rule"
             )
         if not 0 < self.sigma_min < self.sigma_max:
             raise ManifestError(

@@ -17,6 +17,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.samples import Sample
 
+from serving.errors import ServingError
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _SHORT_SECONDS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -27,6 +29,18 @@ UNKNOWN = "unknown"
 """The model of requests for one that is not there."""
 REASONS = ("rows", "bytes", "late", "hopeless", "too_large")
 """Why requests are refused at the door."""
+TURNED_AWAY = (
+    "no_key",
+    "unknown_key",
+    "scope",
+    "key_requests",
+    "key_images",
+    "key_concurrency",
+    "too_large",
+    "too_slow",
+    "no_message",
+)
+"""Why callers are turned away."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +102,17 @@ class Metrics:
         )
         for reason in REASONS:
             self.refused.labels(reason)
+        self.callers_turned_away = Counter(
+            "atelier_callers_turned_away",
+            "Requests turned away for who sent them or how: no_key, unknown_key, scope (the key lacks it), "
+            "key_requests, key_images, key_concurrency (limits of the key), too_large (a body over "
+            "max_message_bytes), too_slow (a body that does not come), no_message (gRPC's message did not "
+            "come: it is over max_message_bytes, or the client left while it sent).",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in TURNED_AWAY:
+            self.callers_turned_away.labels(reason)
         self.shared = Counter(
             "atelier_requests_shared",
             "Requests that joined an identical one under way.",
@@ -271,6 +296,11 @@ class Metrics:
         answers.inc()
         if latency is not None:
             latency.observe(seconds, exemplar)
+
+    def turned_away(self, error: ServingError) -> None:
+        """Counts a caller who was turned away, if that is what an error says."""
+        if error.turned_away is not None:
+            self.callers_turned_away.labels(error.turned_away).inc()
 
     def in_flight(self, method: str) -> Gauge:
         """The gauge of a method's requests."""

@@ -100,6 +100,7 @@ class Requests:
                     yield deadline
         except ServingError as error:
             code = error.code
+            self._metrics.turned_away(error)
             raise
         except TimeoutError as error:
             code = Code.DEADLINE_EXCEEDED
@@ -132,6 +133,18 @@ class Requests:
             )
             end_request(code)
             log.debug("%s of %s: %s after %.4f s", method, model, code, seconds)
+
+    def require_admin(self, context: RequestContext) -> None:
+        """Raises PERMISSION_DENIED, with the remedy, unless the caller may change the gateway."""
+        try:
+            context.require_admin()
+        except ServingError as error:
+            self._metrics.turned_away(error)
+            raise
+
+    def turned_away(self, reason: str) -> None:
+        """Counts a caller whom a transport turned away, for a reason of `metrics.TURNED_AWAY`."""
+        self._metrics.callers_turned_away.labels(reason).inc()
 
     def resolved(self, task: str, version: int) -> None:
         """Says of the current request what it asks of its model, and of which version."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -61,7 +61,7 @@ class Bounds:
     max_images: int
     """Most points of an arithmetic."""
     max_image_pixels: int
-    """Most pixels of a picture."""
+    """Most pixels of all pictures of a request."""
 
 
 def plan_exploration(request: pb.ExploreLatentsRequest, model: PublicModel, bounds: Bounds) -> Exploration:
@@ -92,7 +92,7 @@ def plan_exploration(request: pb.ExploreLatentsRequest, model: PublicModel, boun
     return Exploration(
         decoder=decoder,
         encoder=model.graphs.get("encoder"),
-        points=[_point(field, point, model, bounds) for field, point in given.items()],
+        points=_points(given, model, bounds.max_image_pixels),
         path=path,
         count=count,
         class_id=checks.required_class_id(request, model, decoder),
@@ -120,7 +120,19 @@ def _traversal(asked: pb.Traversal, model: PublicModel, count: int) -> Path:
     return partial(traversal, dimension=asked.dimension, low=low, high=high, count=count)
 
 
-def _point(field: str, point: pb.LatentPoint, model: PublicModel, bounds: Bounds) -> Array | Pictured:
+def _points(
+    given: Mapping[str, pb.LatentPoint], model: PublicModel, max_pixels: int
+) -> list[Array | Pictured]:
+    points, left = [], max_pixels
+    for field, asked in given.items():
+        point = _point(field, asked, model, left)
+        if isinstance(point, Pictured):
+            left -= point.image.shape[1] * point.image.shape[2]
+        points.append(point)
+    return points
+
+
+def _point(field: str, point: pb.LatentPoint, model: PublicModel, max_pixels: int) -> Array | Pictured:
     which = point.WhichOneof("point")
     if which == "latent":
         return checks.latent(f"{field}.latent", point.latent, _spec(model), model)
@@ -135,7 +147,7 @@ def _point(field: str, point: pb.LatentPoint, model: PublicModel, bounds: Bounds
     spec = encoder.input("image")
     assert spec is not None, "checked when the catalog was made"
     pixels = pictures.decode(
-        point.image, field=f"{field}.image", channels=spec.shape[0], max_pixels=bounds.max_image_pixels
+        point.image, field=f"{field}.image", channels=spec.shape[0], max_pixels=max_pixels
     )
     checks.image_size(f"{field}.image", pixels, spec, model)
     return Pictured(image=pictures.to_tensor(pixels, encoder.value_range))

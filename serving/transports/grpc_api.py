@@ -35,7 +35,7 @@ def build_server(
     """A server of every RPC of the proto, not yet bound nor started."""
     traced = [] if service.tracer is None else [TracedGrpc(service.tracer)]
     server = grpc.aio.server(
-        interceptors=[*traced, GrpcDoor(door or Door(settings))],
+        interceptors=[*traced, GrpcDoor(door or Door(settings), service.turned_away)],
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
@@ -24,10 +25,15 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class GrpcDoor(grpc.aio.ServerInterceptor):
-    """Lets in who may come in, and notes in the context of the call who it is."""
+    """Lets in who may come in, and notes in the context of the call who it is.
 
-    def __init__(self, door: Door) -> None:
+    `turned_away` counts who may not, and calls whose message does not come: gRPC itself ends those whose
+    message is too large, and tells nobody why.
+    """
+
+    def __init__(self, door: Door, turned_away: Callable[[str], None]) -> None:
         self._door = door
+        self._turned_away = turned_away
 
     async def intercept_service(
         self,
@@ -45,9 +51,37 @@ class GrpcDoor(grpc.aio.ServerInterceptor):
             try:
                 caller = self._door.enter(metadata, local=False)
             except ServingError as error:
+                if error.turned_away is not None:
+                    self._turned_away(error.turned_away)
                 return _refuse(error)
         _CALLER.set(caller)
-        return await continuation(handler_call_details)
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming:
+            return handler
+        return self._expecting(handler)
+
+    def _expecting(self, handler: Handler) -> Handler:
+        """The handler of a call with one message, which is counted where it ends without having had it."""
+        came = False
+
+        def read(message: bytes) -> Any:
+            nonlocal came
+            came = True
+            return message if handler.request_deserializer is None else handler.request_deserializer(message)
+
+        def ended(_: asyncio.Task[Any]) -> None:
+            if not came:
+                self._turned_away("no_message")
+
+        call = asyncio.current_task()  # interceptors run in the task of the call
+        assert call is not None, "calls run in tasks"
+        call.add_done_callback(ended)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                handler.unary_stream, read, handler.response_serializer
+            )
+        assert handler.unary_unary is not None, "one message is answered by one or by many"
+        return grpc.unary_unary_rpc_method_handler(handler.unary_unary, read, handler.response_serializer)
 
 
 def caller_of(context: Any) -> Caller:

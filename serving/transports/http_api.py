@@ -81,7 +81,7 @@ def create_app(
         *open_inference.routes(service.open_inference, settings, not_ready),
     ]
     traced = [] if service.tracer is None else [Middleware(TracedHttp, tracer=service.tracer)]
-    middleware = [*traced, Middleware(HttpDoor, door=door or Door(settings))]
+    middleware = [*traced, Middleware(HttpDoor, door=door or Door(settings), turned_away=service.turned_away)]
     return Starlette(routes=routes, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.access.callers import ANYBODY, Caller, came_straight, is_local
 from serving.access.door import Door
 from serving.errors import ServingError
-from serving.transports.http_errors import error_response
+from serving.transports.http_errors import TooLargeError, TooSlowError, error_response
 
 # What says nothing of anybody's business: probes, and the pages that ask for a key.
 _OPEN = frozenset(
@@ -19,12 +21,20 @@ _OPEN_FOLDER = "/web/"
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 
-class HttpDoor:
-    """ASGI middleware that lets in who may come in, and notes in the scope who it is."""
+# What only a body that was turned away is answered with.
+_OF_BODIES = {TooLargeError.status_code: "too_large", TooSlowError.status_code: "too_slow"}
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
+
+class HttpDoor:
+    """ASGI middleware that lets in who may come in, and notes in the scope who it is.
+
+    `turned_away` counts who may not, and whose body is not taken.
+    """
+
+    def __init__(self, app: ASGIApp, door: Door, turned_away: Callable[[str], None]) -> None:
         self._app = app
         self._door = door
+        self._turned_away = turned_away
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
@@ -35,9 +45,17 @@ class HttpDoor:
                     headers, local=_local(scope, headers)
                 )
             except ServingError as error:
+                if error.turned_away is not None:
+                    self._turned_away(error.turned_away)
                 await error_response(error)(scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in _OF_BODIES:
+                self._turned_away(_OF_BODIES[message["status"]])
+            await send(message)
+
+        await self._app(scope, receive, counted)
 
 
 def caller_of(request: Request) -> Caller:

@@ -24,10 +24,10 @@ class TooLargeError(HttpServingError):
 
     status_code = 413
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, when: str = "") -> None:
         super().__init__(
             Code.RESOURCE_EXHAUSTED,
-            f"the body is over {limit} bytes: send less at a time, or raise --max-message-bytes",
+            f"the body is over {limit} bytes{when}: send less at a time, or raise --max-message-bytes",
         )
 
 

@@ -18,7 +18,7 @@ from serving.oip.inference import OpenInference
 from serving.oip.json_messages import to_document
 from serving.requests.context import RequestContext
 from serving.settings import Settings
-from serving.transports.http_errors import status_and_headers
+from serving.transports.http_errors import TooLargeError, status_and_headers
 from serving.transports.http_requests import ClientGoneError, read_body, request_context, unless_gone
 from serving.transports.off_loop import off_loop
 from serving.transports.status import HTTP_CODES, internal_error
@@ -135,6 +135,8 @@ class _Api:
         headers, limit = request.headers, self._settings.max_message_bytes
         encoding = headers.get("content-encoding", "").lower()
         body = await off_loop(partial(bodies.decompress, body, encoding, limit), len(body))
+        if len(body) > limit:
+            raise TooLargeError(limit, " when decompressed")
         read = partial(bodies.read_body, *_named(request), body, headers.get(bodies.HEADER_LENGTH))
         wanted = await off_loop(read, len(body))
         answer = await self._inference.infer(wanted.request, asked)

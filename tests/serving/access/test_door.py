@@ -19,7 +19,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -28,6 +28,7 @@ from certificates import Authority
 from serving.access.door import Door
 from serving.access.keys import digest_of, new_key
 from serving.client import AsyncClient, AtelierError, Client
+from serving.observing.metrics import TURNED_AWAY
 from serving.pb import image_generation_pb2 as pb
 from serving.pb.image_generation_pb2_grpc import ImageGenerationStub
 from serving.process.ports import listen
@@ -38,7 +39,7 @@ from serving.transports.http_api import create_app
 from serving.transports.http_server import run_http
 from serving.transports.tls import grpc_credentials, open_certificates, rotating_context
 
-USE, ADMIN, TIGHT = new_key(), new_key(), new_key()
+USE, ADMIN, TIGHT, ONE = new_key(), new_key(), new_key(), new_key()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +196,72 @@ async def test_probes_and_the_page_need_no_key_and_everything_else_does(service:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call
             assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_who_is_turned_away_is_counted_by_why_and_never_by_key(open_tiny: Any, keys: Path):
+    registry = CollectorRegistry()
+    counted = "atelier_callers_turned_away_total"
+
+    def count() -> dict[str, float]:
+        samples = [sample for family in registry.collect() for sample in family.samples]
+        found = {each.labels["reason"]: each.value for each in samples if each.name == counted}
+        assert set(found) == set(TURNED_AWAY), "every reason is there from the start, and no other"
+        return {reason: value for reason, value in found.items() if value}
+
+    async def all_counted(expected: dict[str, float]) -> None:
+        async with asyncio.timeout(20):  # a call of gRPC may end for its client first
+            while count() != expected:
+                await asyncio.sleep(0.01)
+
+    keys.write_text(keys.read_text() + f'[keys.one]\nsha256 = "{digest_of(ONE)}"\nconcurrency = 1\n')
+    async with (
+        open_tiny(registry) as service,
+        serve(service, api_keys=keys, max_message_bytes=100_000, receive_timeout=0.3) as running,
+    ):
+        assert count() == {}
+        for ask in (over_grpc, over_http):
+            await ask(running)
+            await ask(running, ("x-api-key", new_key()))
+            await ask(running, ("x-api-key", ADMIN))
+            assert await ask(running, ("x-api-key", USE)) == "OK"
+        by_key = {"no_key": 2, "unknown_key": 2, "scope": 2}
+        await all_counted(by_key)
+        await over_http(running, ("x-api-key", TIGHT), count=4)
+        await over_http(running, ("x-api-key", TIGHT))
+        await over_grpc(running, ("x-api-key", TIGHT))
+        by_key |= {"key_images": 1, "key_requests": 1}
+        asked = pb.GenerateImagesRequest(model="tiny_gaussian", steps=200)
+        context = RequestContext(caller=running.door.enter({"x-api-key": ONE}, local=False))
+        first = asyncio.create_task(service.generate_images(asked, context))
+        await asyncio.sleep(0)
+        assert await over_grpc(running, ("x-api-key", ONE)) == "RESOURCE_EXHAUSTED"
+        await first
+        by_key |= {"key_concurrency": 1}
+        await all_counted(by_key)
+        load = f"http://127.0.0.1:{running.http_port}/v2/repository/models/tiny_gan/load"
+        infer = f"http://127.0.0.1:{running.http_port}/v2/models/tiny_gan/infer"
+        async with httpx.AsyncClient(headers={"x-api-key": USE}) as http:
+            assert (await http.post(load)).status_code == 403
+            assert (await http.post(infer, content=bytes(100_001))).status_code == 413
+            inflated = gzip.compress(bytes(100_001))
+            headers = {"Content-Encoding": "gzip"}
+            assert (await http.post(infer, content=inflated, headers=headers)).status_code == 413
+        by_key |= {"scope": 3, "too_large": 2}
+        head = f"POST /v2/models/tiny_gan/infer HTTP/1.1\r\nHost: x\r\nx-api-key: {USE}\r\n"
+        await raw(running.http_port, f"{head}Content-Length: 9\r\n\r\n".encode() + b"{")
+        by_key |= {"too_slow": 1}
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel:
+            stub, large = ImageGenerationStub(channel), pb.GenerateImagesRequest(model="x" * 100_001)
+            for call in (
+                stub.GenerateImages(large, metadata=(("x-api-key", USE),)),
+                stub.StreamGenerateImages(large, metadata=(("x-api-key", USE),)).read(),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call
+                assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        await all_counted(by_key | {"no_message": 2})
+        exposed = generate_latest(registry).decode()
+        assert not any(key in exposed for key in (USE, ADMIN, TIGHT, ONE))
 
 
 async def test_turns_are_by_the_name_of_the_key(

@@ -358,7 +358,7 @@ def test_a_manifest_that_contradicts_itself_is_refused(changes: dict[str, object
         ),
         (
             lambda: NoiseSchedule(kind="vp_linear", sigma_min=0.01, sigma_max=157, timesteps=20),
-            "'vp_linear' needs at least 21 timesteps, got 20",
+            "'vp_linear' needs at least 21 timesteps, got 20: train and export it again with more",
         ),
         (
             lambda: NoiseSchedule(kind="vp_cosine", sigma_min=0.01, sigma_max=157, timesteps=1),
