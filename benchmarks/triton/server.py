@@ -63,11 +63,18 @@ class TritonServer:
         """Where Prometheus reads."""
         return f"http://127.0.0.1:{self._metrics}/metrics"
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self.process is not None and self.process.poll() is None
+
     def start(self, *, wait: bool = True) -> None:
         """Starts it, and waits until it is live: models that it loads by itself are loaded or refused then.
 
         Raises `ServerError` where it ends or takes too long.
         """
+        if self.process is not None:
+            self.kill()  # the processes of its models outlive one that has died by itself
         self.process = subprocess.Popen(
             self._command(), stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -79,7 +86,7 @@ class TritonServer:
         assert self.process is not None, "started before"
         deadline = time.monotonic() + START_SECONDS
         while not self._live():
-            if self.process.poll() is not None or time.monotonic() > deadline:
+            if not self.running or time.monotonic() > deadline:
                 raise ServerError(f"tritonserver did not start:\n{self.said()}")
             time.sleep(0.05)
 

@@ -16,9 +16,9 @@ import tiny_graphs
 from serving.opening import open_service
 from serving.service import Service
 from serving.settings import Settings
-from tests.triton.server import TritonServer, tiny_triton
+from tests.triton.server import TritonServer, loaded, tiny_server, tiny_triton
 
-__all__ = ["tiny_triton"]
+__all__ = ["tiny_server", "tiny_triton"]
 
 BACKENDS = ("onnxruntime", "triton")
 OpenService = Callable[..., AbstractAsyncContextManager[Service]]
@@ -34,7 +34,7 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def opened(settings: Settings) -> AsyncIterator[Service]:
     """The service, its models loaded."""
     async with open_service(settings, CollectorRegistry()) as service:
-        await service.wait_loaded()
+        await loaded(service)
         yield service
 
 

@@ -16,7 +16,7 @@ from serving.opening import open_service
 from serving.pb import image_generation_pb2 as pb
 from serving.service import RequestContext, Service
 from serving.settings import Settings
-from tests.triton.server import need_triton, triton_server
+from tests.triton.server import loaded, need_triton, triton_server
 
 OpenService = Callable[..., AbstractAsyncContextManager[Service]]
 
@@ -46,7 +46,7 @@ def opener(**fixed: Any) -> OpenService:
     @asynccontextmanager
     async def opened(**settings: Any) -> AsyncIterator[Service]:
         async with open_service(Settings(**fixed, **settings), CollectorRegistry()) as service:
-            await service.wait_loaded()
+            await loaded(service)
             yield service
 
     return opened

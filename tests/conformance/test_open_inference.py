@@ -20,14 +20,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 
 import tiny_graphs
 
-from serving.client.gateway import gateway
+from serving.client.gateway import Gateway, gateway
 from serving.manifest import from_config, parse
 from serving.opening import open_service
 from serving.pb.image_generation_pb2 import GenerateImagesRequest
 from serving.service import RequestContext
 from serving.settings import Settings
 from tests.conformance.stock import KINDS, Server, Stock, latents, stock
-from tests.triton.server import few_instances, need_triton, triton_server
+from tests.triton.server import TritonServer, few_instances, loaded, need_triton, standing, triton_server
 
 # The stock client of HTTP and asyncio leaves answers without a body unread.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")
@@ -46,7 +46,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=("atelier", "triton"))
-def server(request: pytest.FixtureRequest, repository: Path) -> Iterator[Server]:
+def running(request: pytest.FixtureRequest, repository: Path) -> Iterator[Gateway | TritonServer]:
     """A server over the repository, which loads and unloads models when it is told to."""
     if request.param == "atelier":
         flags = [
@@ -59,13 +59,23 @@ def server(request: pytest.FixtureRequest, repository: Path) -> Iterator[Server]
             "--client-shared-memory",
             "true",
         ]
-        with gateway(repository, *flags) as running:
-            http = running.http_address.removeprefix("http://")
-            yield Server(name="atelier", grpc=running.grpc_address, http=http)
+        with gateway(repository, *flags) as atelier:
+            yield atelier
     else:
         need_triton()
         with triton_server(repository, control="explicit", flags=["--load-model=*"]) as triton:
-            yield Server(name="triton", grpc=triton.grpc_address, http=triton.http_address)
+            yield triton
+
+
+@pytest.fixture
+def server(running: Gateway | TritonServer) -> Iterator[Server]:
+    """Where that server is. No test cancels a call in it or gives it a deadline: Triton 2.51 may die so."""
+    if isinstance(running, TritonServer):
+        with standing(running):
+            yield Server(name="triton", grpc=running.grpc_address, http=running.http_address)
+    else:
+        http = running.http_address.removeprefix("http://")
+        yield Server(name="atelier", grpc=running.grpc_address, http=http)
 
 
 @pytest.fixture(params=KINDS)
@@ -508,7 +518,7 @@ async def test_a_gateway_can_be_the_engine_of_another(repository: Path):
         pictures = []
         for settings in (over, embedded):
             async with open_service(settings, CollectorRegistry()) as service:
-                await service.wait_loaded()
+                await loaded(service)
                 answer = await service.generate_images(asked, RequestContext())
                 pictures.append([image.data for image in answer.images])
     assert pictures[0] == pictures[1]

@@ -28,12 +28,13 @@ def data(images: Sequence[pb.Image]) -> list[bytes]:
 
 async def whole_catalogue(service: Service) -> pb.ListModelsResponse:
     """The catalogue once the older versions are loaded too."""
-    while True:
-        models = await service.list_models()
-        states = {status.state for model in models.models for status in model.version_status}
-        if states == {pb.VERSION_STATE_READY}:
-            break
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(30):
+        while True:
+            models = await service.list_models()
+            states = {status.state for model in models.models for status in model.version_status}
+            if states == {pb.VERSION_STATE_READY}:
+                break
+            await asyncio.sleep(0.02)
     for model in models.models:
         model.has_card = False  # Triton shows no files
     return models

@@ -9,7 +9,7 @@ from serving.opening import open_service
 from serving.pb import image_generation_pb2 as pb
 from serving.service import RequestContext
 from serving.settings import Settings
-from tests.triton.server import need_triton, triton_server
+from tests.triton.server import loaded, need_triton, triton_server
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 GRAPHS = ("shapes_unet", "digits_vae_decoder", "digits_vae_encoder")
@@ -17,7 +17,7 @@ GRAPHS = ("shapes_unet", "digits_vae_decoder", "digits_vae_encoder")
 
 async def pictures(settings: Settings) -> list[bytes]:
     async with open_service(settings, CollectorRegistry()) as service:
-        await service.wait_loaded()
+        await loaded(service)
         return [
             image.data
             for model in ("shapes_unet", "digits_vae")

@@ -9,9 +9,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 
 import tiny_graphs
 
-from tests.triton.server import few_instances, need_triton, say_if_missing, tiny_triton
+from tests.triton.server import few_instances, need_triton, say_if_missing, tiny_server, tiny_triton
 
-__all__ = ["tiny_triton"]
+__all__ = ["tiny_server", "tiny_triton"]
 
 
 @pytest.fixture(scope="session")

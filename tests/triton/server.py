@@ -4,8 +4,10 @@ Where its wheel cannot be installed, tests over Triton are skipped and the end o
 with CI=true they fail.
 """
 
+import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -13,8 +15,20 @@ import pytest
 
 from benchmarks.triton.installation import TritonMissingError, installed
 from benchmarks.triton.server import Control, TritonServer, lay_out, triton_server
+from serving.service import Service
 
-__all__ = ["Control", "TritonServer", "few_instances", "missing", "need_triton", "triton_server"]
+__all__ = [
+    "Control",
+    "TritonServer",
+    "few_instances",
+    "loaded",
+    "missing",
+    "need_triton",
+    "standing",
+    "triton_server",
+]
+
+_LOAD_SECONDS = 30.0
 
 
 @cache
@@ -54,8 +68,40 @@ def few_instances(repository: Path, target: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_triton(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
-    """A Triton over the tiny models. Not to be written to, nor to be ended."""
+def tiny_server(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """The Triton of `tiny_triton`, which is what a test asks for."""
     need_triton()
     with triton_server(few_instances(tiny_repository, tmp_path_factory.mktemp("triton") / "all")) as server:
         yield server
+
+
+@pytest.fixture
+def tiny_triton(tiny_server: TritonServer) -> Iterator[TritonServer]:
+    """A Triton over the tiny models. Not to be written to, nor to be ended."""
+    with standing(tiny_server):
+        yield tiny_server
+
+
+@contextmanager
+def standing(server: TritonServer) -> Iterator[None]:
+    """A test over a Triton that others have too: it fails where that has died, at once where it was before.
+
+    The server is started again then, so that those that follow have one.
+    """
+    _restart_if_dead(server)
+    yield
+    _restart_if_dead(server)
+
+
+def _restart_if_dead(server: TritonServer) -> None:
+    if not server.running:
+        assert server.process is not None, "started before"
+        died = f"Triton died with {server.process.returncode} and is started again. It said:\n{server.said()}"
+        server.start()
+        pytest.fail(died, pytrace=False)
+
+
+async def loaded(service: Service) -> None:
+    """Waits for the models of a service, and not for ever where their server has gone."""
+    async with asyncio.timeout(_LOAD_SECONDS):
+        await service.wait_loaded()

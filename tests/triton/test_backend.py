@@ -7,7 +7,6 @@ from time import monotonic
 import living
 import numpy as np
 import pytest
-import tritonclient.grpc as triton
 
 from serving.backends.onnxruntime import OnnxRuntimeBackend
 from serving.backends.triton import endpoint
@@ -84,26 +83,6 @@ async def test_calls_of_a_server_that_dies_are_answered_by_another(translators: 
                 assert (await call).outputs["translated"].tobytes() == expected
             assert backend.describe()["servers"][other.grpc_address] == "answers"
             assert backend.slots() == 1
-
-
-async def test_a_cancelled_call_leaves_the_server(translators: Path) -> None:
-    with triton_server(translators) as server:
-        async with translating(server) as backend:
-            calls = [asyncio.create_task(backend.infer(BLUR, 1, LARGE)) for _ in range(30)]
-            await asyncio.sleep(0.05)
-            for call in calls:
-                call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
-            await backend.infer(BLUR, 1, SMALL)
-            statistics = await asyncio.to_thread(computed, server, BLUR)
-    assert statistics < len(calls)
-
-
-def computed(server: TritonServer, graph: str) -> int:
-    """Requests of a graph that a server has answered."""
-    with triton.InferenceServerClient(server.grpc_address) as client:
-        (model,) = client.get_inference_statistics(graph).model_stats
-        return int(model.inference_stats.success.count)
 
 
 async def test_a_server_that_hangs_is_given_up_and_comes_back(

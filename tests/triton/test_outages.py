@@ -16,7 +16,7 @@ from serving.pb import image_generation_pb2 as pb
 from serving.requests.context import RequestContext
 from serving.service import Service
 from serving.settings import Settings
-from tests.triton.server import few_instances, need_triton
+from tests.triton.server import few_instances, loaded, need_triton
 
 DEADLINE = 20.0
 
@@ -73,7 +73,7 @@ async def test_a_killed_triton_leaves_no_request_hanging_and_is_served_again_wit
 
     try:
         async with open_service(settings, CollectorRegistry()) as service:
-            await service.wait_loaded()
+            await loaded(service)
             clients = [asyncio.create_task(client(service, number)) for number in range(16)]
             for _ in range(2):
                 await asyncio.sleep(0.5)
@@ -105,7 +105,7 @@ async def test_a_gateway_that_starts_before_its_triton_is_ready_when_that_is(gau
             with pytest.raises(ServingError):
                 await ask(service, 0)
             await asyncio.to_thread(server.start)
-            await asyncio.wait_for(service.wait_loaded(), 30)
+            await loaded(service)
             assert service.ready()
             await ask(service, 0)
             assert service.card("tiny_gaussian") is None

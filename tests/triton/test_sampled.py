@@ -18,7 +18,7 @@ from serving.opening import open_service
 from serving.pb import image_generation_pb2 as pb
 from serving.requests.context import RequestContext
 from serving.settings import Settings
-from tests.triton.server import TritonServer, few_instances, need_triton, triton_server
+from tests.triton.server import TritonServer, few_instances, loaded, need_triton, standing, triton_server
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "triton-alone.md").read_text("utf-8")
@@ -37,13 +37,19 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+def running(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     need_triton()
     samplers = tmp_path_factory.mktemp("samplers") / "published"
     samplers.mkdir()
     for graph in ("digits_unet_ddim20", "digits_unet_dpmpp_2m9"):
         shutil.copytree(repository / graph, samplers / graph)
-    with triton_server(few_instances(samplers, samplers.parent / "served")) as running:
+    with triton_server(few_instances(samplers, samplers.parent / "served")) as started:
+        yield started
+
+
+@pytest.fixture
+def server(running: TritonServer) -> Iterator[TritonServer]:
+    with standing(running):
         yield running
 
 
@@ -67,7 +73,7 @@ async def gateway_pictures(repository: Path, **request: object) -> np.ndarray:
     """Pixels [count, height, width, channels] of the gateway, step by step on the embedded engine."""
     settings = Settings(repository=repository, device="cpu", instances=1)
     async with open_service(settings, CollectorRegistry()) as service:
-        await service.wait_loaded()
+        await loaded(service)
         message = pb.GenerateImagesRequest(model="digits_unet", format=pb.IMAGE_FORMAT_RAW_U8, **request)
         response = await service.generate_images(message, RequestContext())
     return np.stack(

@@ -20,7 +20,7 @@ from serving.opening import open_service
 from serving.pb import image_generation_pb2 as pb
 from serving.service import RequestContext
 from serving.settings import Settings
-from tests.triton.server import few_instances, need_triton, triton_server
+from tests.triton.server import few_instances, loaded, need_triton, triton_server
 
 
 @contextmanager
@@ -65,7 +65,7 @@ async def test_tritons_own_spans_stand_below_the_call(tiny_repository: Path, tmp
         with triton_server(repository, flags=flags) as server:
             settings = Settings(repository=repository, backend="triton", triton_url=server.grpc_address)
             async with open_service(settings, CollectorRegistry(), tracer) as service:
-                await service.wait_loaded()
+                await loaded(service)
                 with request_span(tracer, "request", {}, {}):
                     asked = pb.GenerateImagesRequest(model="tiny_gan", class_id=0)
                     await service.generate_images(asked, RequestContext())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from serving.backends.triton.failures import TritonError, failure, lost
 from serving.backends.triton.memory import Region, Regions
+from serving.backends.triton.under_way import UnderWay, cancelled_safely
 from serving.calls import Computed, Tensors
 from serving.errors import ServingError
 from serving.manifest import TensorSpec
@@ -29,6 +29,8 @@ UNLOADED = "unloaded"
 _PROBE_SECONDS = 5.0
 _MISSES = 2  # probes without an answer in time, after which a server counts as gone: a hung one, or a host
 _CONTROL_SECONDS = 600.0  # TensorRT may build engines while a model loads
+_MOST_LEFT = 64  # calls that were given up and never answered: it gets no more then
+_CLOSE_SECONDS = 5.0
 
 _NO_ORDERS = "explicit model load / unload is not allowed"
 
@@ -89,12 +91,10 @@ class Endpoint:
         self.alive = False
         self.takes_orders = True
         self.models: Mapping[str, Model] = {}
-        self._call_seconds = call_seconds
         self._regions = regions
-        self._under_way: Counter[str] = Counter()
+        self._calls = UnderWay(seconds=call_seconds)
+        self._awaited: Counter[str] = Counter()
         self._misses = 0
-        self._scopes: set[asyncio.Timeout] = set()
-        self._shared_calls: set[asyncio.Task[Tensors]] = set()
         self._client = triton.InferenceServerClient(
             address,
             ssl=bool(security.ca),
@@ -107,7 +107,7 @@ class Endpoint:
     @property
     def outstanding(self) -> int:
         """Calls under way."""
-        return self._under_way.total()
+        return self._awaited.total() + len(self._calls)
 
     def ready(self, graph: str, version: int) -> bool:
         """Whether it can be called with that version now."""
@@ -133,8 +133,9 @@ class Endpoint:
             if self._misses >= _MISSES:
                 self._gone(error.message())
             return False
+        said = await self._learn_version()
         if not self.alive:
-            log.info("Triton at %s answers", self.address)
+            log.info("Triton at %s answers%s", self.address, said)
         self._misses = 0
         self.alive = True
         self.models = _models(index)
@@ -159,34 +160,32 @@ class Endpoint:
         """Has it unload a graph, all versions. Raises `TritonError` where it does not."""
         await self._ask(self._client.unload_model, graph, seconds=_CONTROL_SECONDS)
 
-    async def version(self) -> str:
-        """Version of the server."""
-        return str((await self._ask(self._client.get_server_metadata, seconds=_PROBE_SECONDS)).version)
-
     async def infer(
         self, graph: str, version: int, inputs: Tensors, outputs: Sequence[TensorSpec], instances: int
     ) -> Computed:
         """One call for these outputs of a graph that has so many instances.
 
-        Raises `ServingError` UNAVAILABLE where the server has gone or goes. Cancelling is passed on, but for
-        a call in shared memory: that is left to end, since the server may write there until then.
+        Raises `ServingError` UNAVAILABLE where the server has gone or goes. Cancelling is passed on to a
+        server that survives it, but for a call in shared memory, where it may write until the call ends.
         """
-        under_way = self._under_way
-        under_way[graph] += 1
+        if len(self._calls) >= _MOST_LEFT:
+            raise lost(self.address)
+        awaited = self._awaited
+        awaited[graph] += 1
         # Of n calls to k instances that are always busy, each takes n/k times as long as it computes.
-        share = min(1.0, instances / under_way[graph])
+        share = min(1.0, instances / awaited[graph])
         began = monotonic()
         try:
             found = await self._call(graph, version, inputs, outputs)
+        except TimeoutError:
+            raise lost(self.address) from None
         finally:
-            under_way[graph] -= 1
+            awaited[graph] -= 1
         return Computed(found, share * (monotonic() - began))
 
     async def close(self) -> None:
-        """Lets the channel and the shared memory go."""
-        for task in self._shared_calls:
-            task.cancel()
-        await asyncio.gather(*self._shared_calls, return_exceptions=True)
+        """Lets the channel and the shared memory go, after what is left of the calls where it may yet end."""
+        await self._calls.close(_CLOSE_SECONDS if self.alive else 0)
         await self._regions.close(self._client if self.alive else None)
         await self._client.close()
 
@@ -197,11 +196,12 @@ class Endpoint:
         rows = len(next(iter(inputs.values())))
         region = await self._regions.take(self._client, inputs, outputs, rows)
         if region is not None:
+            shared = self._infer_shared(region, graph, version, inputs, outputs, rows)
             try:
-                return await self._infer_shared(region, graph, version, inputs, outputs, rows)
+                return await self._calls.run(shared, to_its_end=True)
             except TritonError as error:
                 refused = error
-        answer = await self._infer(graph, version, _sent(inputs), _wanted(outputs))
+        answer = await self._calls.run(self._infer(graph, version, _sent(inputs), _wanted(outputs)))
         if refused is not None:  # it was the sharing then, and not the call
             self._regions.refuse(str(refused))
         return {spec.name: answer.as_numpy(spec.name) for spec in outputs}
@@ -215,43 +215,35 @@ class Endpoint:
         outputs: Sequence[TensorSpec],
         rows: int,
     ) -> Tensors:
-        async def call() -> Tensors:
-            given, wanted = region.put(inputs, outputs, rows)
-            try:
-                found = region.read(await self._infer(graph, version, given, wanted), outputs)
-            except TritonError:
-                self._regions.give_back(region)
-                raise
-            except BaseException:
-                region.memory.close()  # a server that has not answered may still write: not for another call
-                raise
+        given, wanted = region.put(inputs, outputs, rows)
+        try:
+            found = region.read(await self._infer(graph, version, given, wanted), outputs)
+        except TritonError:
             self._regions.give_back(region)
-            return found
-
-        task = asyncio.create_task(call())
-        self._shared_calls.add(task)
-        task.add_done_callback(self._shared_call_ended)
-        return await asyncio.shield(task)
-
-    def _shared_call_ended(self, task: asyncio.Task[Tensors]) -> None:
-        self._shared_calls.discard(task)
-        if not task.cancelled():
-            task.exception()  # has been told to whoever waited, or nobody did
+            raise
+        except BaseException:
+            region.memory.close()  # a server that has not answered may still write: not for another call
+            raise
+        self._regions.give_back(region)
+        return found
 
     async def _infer(self, graph: str, version: int, inputs: list[Any], outputs: list[Any]) -> Any:
         try:
-            async with asyncio.timeout(self._call_seconds) as scope:
-                self._scopes.add(scope)
-                try:
-                    return await self._client.infer(
-                        graph, inputs, str(version), outputs, headers=inject() or None
-                    )
-                finally:
-                    self._scopes.discard(scope)
-        except TimeoutError:
-            raise lost(self.address) from None
+            return await self._client.infer(graph, inputs, str(version), outputs, headers=inject() or None)
         except InferenceServerException as error:
             raise failure(error, self.address, f"version {version} of {graph}") from None
+
+    async def _learn_version(self) -> str:
+        """Learns whether it survives that a call is cancelled; in words where it may not."""
+        try:
+            server = await self._client.get_server_metadata(client_timeout=_PROBE_SECONDS)
+        except InferenceServerException as error:  # not everybody may ask
+            self._calls.cancellable = False
+            return f", and does not say its version, so no calls are cancelled in it: {error.message()}"
+        self._calls.cancellable = cancelled_safely(server.name, server.version)
+        if self._calls.cancellable:
+            return ""
+        return f"; a cancelled call could be the end of {server.name} {server.version}, so it has none"
 
     async def _ask(self, method: Any, *arguments: Any, seconds: float) -> Any:
         try:
@@ -266,10 +258,7 @@ class Endpoint:
         self.takes_orders = True
         self.models = {}
         self._regions.forget()
-        now = asyncio.get_running_loop().time()
-        for scope in self._scopes:
-            if not scope.expired():
-                scope.reschedule(now)
+        self._calls.give_up()
 
 
 def _models(index: Any) -> dict[str, Model]:
