@@ -220,11 +220,10 @@ class Lane:
         buffers = self._buffers.pop() if self._buffers else self._allocate(parts[0].entry.inputs)
         padded = max(rows, self.min_rows)
         for name, buffer in buffers.items():
-            at = 0
-            for part in parts:
-                buffer[at : at + part.rows] = part.entry.inputs[name][part.start : part.stop]
-                at += part.rows
-            buffer[at:padded] = buffer[at - 1]
+            taken = [part.entry.inputs[name][part.start : part.stop] for part in parts]
+            np.concatenate(taken, out=buffer[:rows])
+            if rows < padded:
+                buffer[rows:padded] = buffer[rows - 1]
         return {name: buffer[:padded] for name, buffer in buffers.items()}, buffers
 
     def give_back(self, buffers: dict[str, NDArray[Any]]) -> None:
