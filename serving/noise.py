@@ -45,7 +45,7 @@ def classes(seed: int, count: int, labels: int) -> NDArray[np.int64]:
 
 
 class _Keyed(threading.local):
-    """A generator for each thread, set to a key and a counter again and again: making one takes far longer."""
+    """A generator for each thread, set to keys and counters: making one each time takes far longer."""
 
     def __init__(self) -> None:
         self.bits = np.random.Philox(key=0)
@@ -61,7 +61,10 @@ def _generator(seed: int, image: int, stream: Stream, step: int) -> np.random.Ge
     # Draws move the lowest word of the counter alone: (step, stream) in the upper words keeps them apart.
     _keyed.bits.state = {
         "bit_generator": "Philox",
-        "state": {"key": (seed, image), "counter": (0, 0, step, stream)},
+        "state": {
+            "key": np.array([seed, image], np.uint64),
+            "counter": np.array([0, 0, step, stream], np.uint64),
+        },
         "buffer": _EMPTY,
         "buffer_pos": len(_EMPTY),  # nothing is left of what was drawn before
         "has_uint32": 0,

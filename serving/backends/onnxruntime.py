@@ -138,11 +138,13 @@ class OnnxRuntimeBackend:
             raise ServingError(Code.UNAVAILABLE, f"version {version} of {graph} is not loaded")
         loop = asyncio.get_running_loop()
         pool = self._pool if loaded.provider == CPU else self._gpu_pool
-        call = loop.run_in_executor(pool, _timed, loaded.calls, inputs)
+        answer: asyncio.Future[Computed] = loop.create_future()
+        call = pool.submit(_answer, loop, answer, loaded.calls, inputs)
         try:
-            return await asyncio.shield(call)
+            return await answer
         except asyncio.CancelledError:
-            await asyncio.wait([call])  # a thread cannot be stopped, and reads the inputs until it ends
+            # A thread cannot be stopped, and reads the inputs until it ends.
+            await asyncio.wait([asyncio.wrap_future(call)])
             raise
 
     def folder(self, graph: str) -> Path | None:
@@ -212,10 +214,28 @@ class OnnxRuntimeBackend:
         return _Loaded(calls=bound, provider=opened.provider)
 
 
-def _timed(calls: Direct | Bound, inputs: Tensors) -> Computed:
-    began = perf_counter()
-    outputs = calls.run(inputs)
-    return Computed(outputs, perf_counter() - began)
+def _answer(
+    loop: asyncio.AbstractEventLoop, answer: asyncio.Future[Computed], calls: Direct | Bound, inputs: Tensors
+) -> None:
+    """Computes in a thread, and answers in the loop: in one hop, where its own futures take four."""
+    try:
+        began = perf_counter()
+        outputs = calls.run(inputs)
+        computed = Computed(outputs, perf_counter() - began)
+    except Exception as error:
+        loop.call_soon_threadsafe(_fail, answer, error)
+    else:
+        loop.call_soon_threadsafe(_settle, answer, computed)
+
+
+def _settle(answer: asyncio.Future[Computed], computed: Computed) -> None:
+    if not answer.done():
+        answer.set_result(computed)
+
+
+def _fail(answer: asyncio.Future[Computed], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)
 
 
 def _example(manifest: Manifest, rows: int) -> dict[str, Any]:

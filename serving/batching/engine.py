@@ -8,14 +8,13 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from time import monotonic
 
 import numpy as np
 
 from serving.backends import Backend
 from serving.batching.cost import CostTable
-from serving.batching.lane import Entry, Lane, Part
+from serving.batching.lane import Batch, Entry, Lane, Part
 from serving.batching.policy import Shares, choose
 from serving.batching.statistics import Statistics
 from serving.batching.ticket import Backlog, Ticket
@@ -67,7 +66,7 @@ class Engine:
         self._running: Counter[str] = Counter()
         self._dispatch_due = False
         self._batch_ended = asyncio.Event()
-        self._batches: dict[asyncio.Task[None], list[Part]] = {}
+        self._batches: dict[asyncio.Task[None], Batch] = {}
         self._closed = False
         # Asked by a scrape, in a thread of its own.
         metrics.rows_pending.set_function(lambda: sum(lane.pending for lane in list(self._waiting)))
@@ -282,102 +281,99 @@ class Engine:
         return share if whole == 0 or split < _WORTH_SPLITTING * whole else 1
 
     def _start(self, lane: Lane, parts: list[Part]) -> None:
+        batch = Batch(lane=lane, parts=parts, rows=sum([part.rows for part in parts]))
         lane.running += 1
         self._running[lane.graph] += 1
-        task = asyncio.create_task(self._compute(lane, parts))
-        self._batches[task] = parts
+        task = asyncio.create_task(self._compute(batch))
+        self._batches[task] = batch
         task.add_done_callback(self._batches.pop)
 
     def _abandon(self, entry: Entry) -> None:
         """Ends the batches of a call that nobody waits for any more, unless it has mates in them."""
-        for task, parts in self._batches.items():
-            entries = [part.entry for part in parts]
-            if entry in entries and all(each.run.future.done() for each in entries):
+        for task, batch in self._batches.items():
+            if not batch.wanted and any(part.entry is entry for part in batch.parts):
                 task.cancel()
 
-    async def _compute(self, lane: Lane, parts: list[Part]) -> None:
-        for part in parts:
-            if part.start == 0:
-                leave_queue(part.entry.step, lane.graph, part.entry.waited)
+    async def _compute(self, batch: Batch) -> None:
+        lane = batch.lane
+        for entry in batch.begun:
+            leave_queue(entry.step, lane.graph, entry.waited)
         try:
-            await self._infer(lane, parts)
+            await self._infer(batch)
         finally:
             lane.running -= 1
             self._running[lane.graph] -= 1
             self._forget_if_idle(lane)
             self._dispatch_soon()
 
-    async def _infer(self, lane: Lane, parts: list[Part]) -> None:
+    async def _infer(self, batch: Batch) -> None:
         """Computes a batch. If it fails, each call in it is computed alone, and only those at fault fail."""
+        lane, parts = batch.lane, batch.parts
         began = monotonic()
-        inputs, buffers = lane.join(parts)
+        inputs, buffers = lane.join(parts, batch.rows)
         join = monotonic() - began
+        steps = [part.entry.step for part in parts]
         try:
-            with self._call_span(lane, parts):
+            with call_span(lane.graph, lane.version, batch.rows, steps):
                 outputs, seconds = await self._backend.infer(lane.graph, lane.version, inputs)
         except Exception as error:
             self._metrics.graph(lane.graph).call_failures.inc()
             if not isinstance(error, ServingError):
-                log.exception("a call of %s with %d rows failed", lane.graph, sum(p.rows for p in parts))
+                log.exception("a call of %s with %d rows failed", lane.graph, batch.rows)
             if isinstance(error, ServingError) or len(parts) == 1:
                 for part in parts:
                     part.entry.run.fail(_failure(error, lane))
                 return
         else:
             ended = monotonic()
-            self._observe(lane, parts, seconds)
-            self._distribute(lane, parts, outputs)
-            self._count(lane, parts, join=join, infer=seconds, split=monotonic() - ended)
+            waits = [entry.waited for entry in batch.begun]
+            self._distribute(batch, outputs)
+            self._observe(batch, seconds)
+            self.statistics.of(lane.graph, lane.version).batch(
+                batch.rows, waits, join, seconds, monotonic() - ended
+            )
             return
         finally:
             if buffers is not None:
                 lane.give_back(buffers)
         for part in parts:
             if not part.entry.run.future.done():
-                await self._infer(lane, [part])
-
-    def _call_span(self, lane: Lane, parts: list[Part]) -> AbstractContextManager[None]:
-        rows = sum(part.rows for part in parts)
-        return call_span(lane.graph, lane.version, rows, [part.entry.step for part in parts])
+                await self._infer(Batch(lane=lane, parts=[part], rows=part.rows))
 
     def _forget_if_idle(self, lane: Lane) -> None:
         """Lets go of a lane of a size that one client happened to ask for, so that sizes do not pile up."""
         if lane.dynamic and not lane.running and not lane.pending:
             self._lanes = {key: kept for key, kept in self._lanes.items() if kept is not lane}
 
-    def _observe(self, lane: Lane, parts: list[Part], seconds: float) -> None:
-        rows = sum(part.rows for part in parts)
-        lane.cost.observe(max(rows, lane.min_rows), seconds)
-        metrics = self._metrics.graph(lane.graph)
-        metrics.call_seconds.observe(seconds, exemplar(parts[0].entry.step))
-        metrics.batch_rows.observe(rows)
-        metrics.rows.inc(rows)
-        if rows < lane.min_rows:
-            metrics.rows_padded.inc(lane.min_rows - rows)
-        for part in parts:
-            if part.start == 0:
-                metrics.steps.inc()
-                metrics.queue_seconds.observe(part.entry.waited, exemplar(part.entry.step))
-
-    def _count(self, lane: Lane, parts: list[Part], *, join: float, infer: float, split: float) -> None:
-        rows = sum(part.rows for part in parts)
-        waits = [part.entry.started - part.entry.submitted for part in parts if part.start == 0]
-        self.statistics.of(lane.graph, lane.version).batch(rows, waits, join, infer, split)
-
-    def _distribute(self, lane: Lane, parts: list[Part], outputs: Tensors) -> None:
+    def _distribute(self, batch: Batch, outputs: Tensors) -> None:
+        graph = batch.lane.graph
         now = monotonic()
         at = 0
-        for part in parts:
+        for part in batch.parts:
             entry = part.entry
             if entry.run.future.done():
-                self._metrics.graph(lane.graph).rows_in_vain.inc(part.rows)
+                self._metrics.graph(graph).rows_in_vain.inc(part.rows)
             else:
                 rows = {name: array[at : at + part.rows] for name, array in outputs.items()}
-                entry.ticket.rows[lane.graph] += part.rows
+                entry.ticket.rows[graph] += part.rows
                 whole = entry.receive(part, rows, now)
                 if whole is not None:
                     self._answer(entry.run, whole, now)
             at += part.rows
+
+    def _observe(self, batch: Batch, seconds: float) -> None:
+        lane = batch.lane
+        lane.cost.observe(max(batch.rows, lane.min_rows), seconds)
+        metrics = self._metrics.graph(lane.graph)
+        metrics.call_seconds.observe(seconds, exemplar(batch.parts[0].entry.step))
+        metrics.batch_rows.observe(batch.rows)
+        metrics.rows.inc(batch.rows)
+        if batch.rows < lane.min_rows:
+            metrics.rows_padded.inc(lane.min_rows - batch.rows)
+        begun = batch.begun
+        metrics.steps.inc(len(begun))
+        for entry in begun:
+            metrics.queue_seconds.observe(entry.waited, exemplar(entry.step))
 
 
 def _only(call: Call) -> Program[Tensors]:

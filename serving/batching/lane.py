@@ -61,8 +61,8 @@ class Entry:
         if not self.taken:
             self.started = now
             self.ticket.queue_seconds += self.waited
-        part = Part(entry=self, start=self.taken, stop=min(self.rows, self.taken + room))
-        self.taken = part.stop
+        part = Part(entry=self, start=self.taken, rows=min(self.rows - self.taken, room))
+        self.taken += part.rows
         return part
 
     def receive(self, part: Part, outputs: Tensors, now: float) -> Tensors | None:
@@ -80,7 +80,7 @@ class Entry:
         return self.outputs or outputs
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, eq=False, slots=True)
 class Part:
     """Rows of an entry that one batch computes."""
 
@@ -88,13 +88,35 @@ class Part:
     """The call."""
     start: int
     """First row."""
-    stop: int
-    """Row after the last."""
+    rows: int
+    """Number of rows."""
 
     @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.stop - self.start
+    def stop(self) -> int:
+        """Row after the last."""
+        return self.start + self.rows
+
+
+@dataclass(kw_only=True, eq=False, slots=True)
+class Batch:
+    """Rows that go into one call of a graph."""
+
+    lane: Lane
+    """Where they waited."""
+    parts: list[Part]
+    """Whose they are."""
+    rows: int
+    """Number of rows."""
+
+    @property
+    def begun(self) -> list[Entry]:
+        """The calls whose first rows are in it."""
+        return [part.entry for part in self.parts if part.start == 0]
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for it still."""
+        return any(not part.entry.run.future.done() for part in self.parts)
 
 
 class Lane:
@@ -160,6 +182,7 @@ class Lane:
         """
         parts: list[Part] = []
         urgent = horizon is not None
+        row_seconds = self.cost.row_seconds() or _GUESSED_ROW_SECONDS
         while room > 0 and self.pending:
             tightest = self._queue.latest_start(now - self.longest()) if urgent else None
             if parts and horizon is not None and (tightest is None or tightest[0] > horizon):
@@ -180,7 +203,9 @@ class Lane:
                 room = max(own, self.cost.within(time_left, room))
             part = entry.take(room, now)
             self._come_nearer(part)
-            self._charge(part, shares)
+            seconds = part.rows * row_seconds
+            entry.ticket.charge(seconds)
+            shares.charge(entry.ticket.client, entry.kind, seconds, entry.ticket.weight)
             parts.append(part)
             room -= part.rows
             self.pending -= part.rows
@@ -201,19 +226,12 @@ class Lane:
         if part.stop < entry.rows:
             self._queue.urge(entry, ticket.latest_start)
 
-    def _charge(self, part: Part, shares: Shares) -> None:
-        ticket = part.entry.ticket
-        seconds = part.rows * (self.cost.row_seconds() or _GUESSED_ROW_SECONDS)
-        ticket.charge(seconds)
-        shares.charge(ticket.client, part.entry.kind, seconds, ticket.weight)
-
-    def join(self, parts: list[Part]) -> tuple[Tensors, dict[str, NDArray[Any]] | None]:
+    def join(self, parts: list[Part], rows: int) -> tuple[Tensors, dict[str, NDArray[Any]] | None]:
         """The inputs of a batch, and the buffers to give back after it, if any were needed.
 
         The rows of a single part are passed as they are, without a copy. A batch below `min_rows` is filled
         up with copies of its last row.
         """
-        rows = sum(part.rows for part in parts)
         if len(parts) == 1 and rows >= self.min_rows:
             (part,) = parts
             return {name: a[part.start : part.stop] for name, a in part.entry.inputs.items()}, None
