@@ -82,7 +82,7 @@ class Machine:
         self._costs = costs
         self._free = asyncio.Semaphore(costs.instances)
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
+    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
         """Zeros, after the time that the call takes."""
         rows, costs = len(next(iter(inputs.values()))), self._costs
         new, steps = divmod(float(inputs["noise_level"].sum()), _NEW)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
@@ -37,15 +36,15 @@ class NullBackend(OnnxRuntimeBackend):
         await super().load(graph, version)
         self._rows[graph, version] = {}
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
+    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
         known = self._rows.setdefault((graph, version), {})
         shapes = tuple(array.shape[1:] for array in inputs.values())
         if shapes not in known:
-            computed = await super().infer(graph, version, inputs)
+            computed = await super().infer(graph, version, inputs, first=first)
             known[shapes] = {name: (array.shape[1:], array.dtype) for name, array in computed.outputs.items()}
             return computed
         rows = len(next(iter(inputs.values())))
-        return await asyncio.get_running_loop().run_in_executor(self._pool, _zeros, known[shapes], rows)
+        return await self._workers.call(_zeros, known[shapes], rows, first=first)
 
 
 def _zeros(outputs: _Rows, rows: int) -> Computed:

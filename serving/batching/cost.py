@@ -8,7 +8,7 @@ from collections import deque
 _REMEMBERED = 9
 _REMEMBERED_PACES = 5  # it has changed before the costs at pace 1 take the change for theirs
 _EVIDENCE = 3
-_NEAR_BEST = 0.95
+_NEAR_BEST = 0.97
 _SHORTEST_CALL, _LONGEST_CALL = 1e-9, 0.05
 _LONGEST_IN_ROWS = 4
 _LOOK_AGAIN = 64

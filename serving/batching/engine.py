@@ -15,7 +15,7 @@ import numpy as np
 from serving.backends import Backend
 from serving.batching.cost import CostTable
 from serving.batching.lane import Batch, Entry, Lane, Part
-from serving.batching.policy import Shares, choose
+from serving.batching.policy import Haste, Shares, choose
 from serving.batching.statistics import Statistics
 from serving.batching.ticket import Backlog, Ticket
 from serving.batching.under_way import Tell, UnderWay
@@ -32,6 +32,7 @@ LaneKey = tuple[str, int, tuple[tuple[int, ...], ...]]
 
 _TABLES = 1024
 _WORTH_SPLITTING = 0.9
+_FAR_SHORTER = 2  # size classes: 16 times
 
 
 class Engine:
@@ -59,6 +60,7 @@ class Engine:
         self.backlog = Backlog()
         self.statistics = Statistics()
         self._shares = Shares()
+        self._haste = Haste()
         self._costs: dict[LaneKey, CostTable] = {}
         self._lanes: dict[LaneKey, Lane] = {}
         self._waiting: dict[Lane, None] = {}
@@ -232,6 +234,8 @@ class Engine:
             if chosen is None:
                 break
             lane, horizon = chosen
+            if horizon is None and self._start_short(lane):
+                continue
             for batch in range(self._spread(lane, free), 0, -1):
                 room = min(lane.cost.best(lane.max_rows), -(-lane.pending // batch))
                 parts = lane.take(room, self._shares, monotonic(), horizon=horizon)
@@ -241,6 +245,7 @@ class Engine:
                 else:  # who waited there has gone
                     self._waiting.pop(lane, None)
         self._run_ahead()
+        self._overtake()
         self._batch_ended.set()
 
     def _run_ahead(self) -> None:
@@ -258,6 +263,38 @@ class Engine:
                 parts := lane.take(full, self._shares, monotonic(), horizon=horizon)
             ):
                 self._start(lane, parts)
+
+    def _overtake(self) -> None:
+        """Hands the backend small batches of short requests, which go before what no instance has begun."""
+        slots = self._backend.slots()
+        while slots <= self._running.total() and self._overtaking() < slots:
+            chosen = self._next(ahead=2 * slots)
+            if chosen is None or chosen[1] is not None or not self._start_short(chosen[0], first=True):
+                break
+
+    def _overtaking(self) -> int:
+        return sum([batch.first for batch in self._batches.values()])
+
+    def _start_short(self, lane: Lane, *, first: bool = False) -> bool:
+        """Starts a batch of short requests alone, if it is their turn and there is haste to spend.
+
+        Short is what is far shorter than the longest that is computed, or that waits in the same lane.
+        """
+        if not self._haste.left:
+            return False
+        sizes = [batch.size for batch in self._batches.values()]
+        largest = max([lane.largest(), *sizes]) - _FAR_SHORTER
+        turn = lane.turn(self._shares)
+        if turn is None or turn[2] > largest:
+            return False
+        parts = lane.take(lane.cost.full(lane.max_rows), self._shares, monotonic(), largest=largest)
+        if not parts:
+            return False
+        rows = sum([part.rows for part in parts])
+        if lane.pending:  # who might have joined it
+            self._haste.spend(lane.cost.seconds(rows) - rows * lane.cost.row_seconds())
+        self._start(lane, parts, first=first)
+        return True
 
     def _next(self, ahead: int = 0) -> tuple[Lane, float | None] | None:
         """The lane whose turn it is, and the horizon where that is because a deadline is near."""
@@ -280,8 +317,8 @@ class Engine:
         whole, split = lane.cost.seconds(lane.pending), lane.cost.seconds(-(-lane.pending // share))
         return share if whole == 0 or split < _WORTH_SPLITTING * whole else 1
 
-    def _start(self, lane: Lane, parts: list[Part]) -> None:
-        batch = Batch(lane=lane, parts=parts, rows=sum([part.rows for part in parts]))
+    def _start(self, lane: Lane, parts: list[Part], *, first: bool = False) -> None:
+        batch = Batch(lane=lane, parts=parts, rows=sum([part.rows for part in parts]), first=first)
         lane.running += 1
         self._running[lane.graph] += 1
         task = asyncio.create_task(self._compute(batch))
@@ -315,7 +352,9 @@ class Engine:
         steps = [part.entry.step for part in parts]
         try:
             with call_span(lane.graph, lane.version, batch.rows, steps):
-                outputs, seconds = await self._backend.infer(lane.graph, lane.version, inputs)
+                outputs, seconds = await self._backend.infer(
+                    lane.graph, lane.version, inputs, first=batch.first
+                )
         except Exception as error:
             self._metrics.graph(lane.graph).call_failures.inc()
             if not isinstance(error, ServingError):
@@ -364,6 +403,7 @@ class Engine:
     def _observe(self, batch: Batch, seconds: float) -> None:
         lane = batch.lane
         lane.cost.observe(max(batch.rows, lane.min_rows), seconds)
+        self._haste.earn(seconds)
         metrics = self._metrics.graph(lane.graph)
         metrics.call_seconds.observe(seconds, exemplar(batch.parts[0].entry.step))
         metrics.batch_rows.observe(batch.rows)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.batching.cost import CostTable
-from serving.batching.policy import Kind, Queue, Shares, Turn
+from serving.batching.policy import LARGEST_SIZE, Kind, Queue, Shares, Turn
 from serving.batching.ticket import Ticket
 from serving.batching.under_way import UnderWay
 from serving.calls import Tensors
@@ -107,6 +107,13 @@ class Batch:
     """Whose they are."""
     rows: int
     """Number of rows."""
+    first: bool = False
+    """Whether it goes before what no instance has begun."""
+
+    @property
+    def size(self) -> int:
+        """Size class of the longest request in it."""
+        return max([part.entry.kind[0] for part in self.parts])
 
     @property
     def begun(self) -> list[Entry]:
@@ -161,6 +168,10 @@ class Lane:
         first = self._queue.turn(shares)
         return first[0] if first else None
 
+    def largest(self) -> int:
+        """The greatest size class that may wait here."""
+        return self._queue.largest()
+
     def latest_start(self, now: float) -> float:
         """When the call must begin that has the least time left."""
         first = self._queue.latest_start(now - self.longest())
@@ -174,11 +185,19 @@ class Lane:
         """Time of a full batch."""
         return self.cost.call_seconds()
 
-    def take(self, room: int, shares: Shares, now: float, *, horizon: float | None = None) -> list[Part]:
+    def take(
+        self,
+        room: int,
+        shares: Shares,
+        now: float,
+        *,
+        horizon: float | None = None,
+        largest: int = LARGEST_SIZE,
+    ) -> list[Part]:
         """The next rows, at most `room`, of calls that somebody still waits for.
 
         With a `horizon` only those go that must begin before it, the most pressing first, and no more join
-        than let the first be in time.
+        than let the first be in time. Else those of requests up to the size class `largest`.
         """
         parts: list[Part] = []
         urgent = horizon is not None
@@ -187,7 +206,7 @@ class Lane:
             tightest = self._queue.latest_start(now - self.longest()) if urgent else None
             if parts and horizon is not None and (tightest is None or tightest[0] > horizon):
                 break
-            chosen = tightest or self._queue.turn(shares)
+            chosen = tightest or self._queue.turn(shares, largest)
             if chosen is None:
                 break
             entry = chosen[1]

@@ -7,6 +7,8 @@ Plain values and a clock that is handed in, so that it can be tested on a simula
   have twice the share. Whoever has had less of theirs goes first, so a short request is never behind a long
   one, and nobody is ever shut out.
 - Among requests of one client and kind the earliest deadline goes first.
+- A short request need not take the time of a full batch at each of its steps: as long as that costs no more
+  than a small share of the machine, it has small batches for itself, and those go before what waits.
 - A call that would miss its deadline if all that waits went before it jumps the queue, and shares its batch
   with such calls alone: what a passenger without haste adds to it, the next in haste would miss.
 """
@@ -20,7 +22,9 @@ from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
-_SMALLEST, _LARGEST = -7, 7
+SMALLEST_SIZE, LARGEST_SIZE = -7, 7
+"""Size classes."""
+
 _FAVOUR = 2.0
 _CLOCKS = 1024
 _URGENT_LEAST = 256
@@ -32,7 +36,7 @@ Kind = tuple[int, str]
 
 def size_class(seconds: float) -> int:
     """Requests that differ by less than about four times are of one size, by compute time."""
-    return min(_LARGEST, max(_SMALLEST, round(math.log(max(seconds, 1e-6), 4))))
+    return min(LARGEST_SIZE, max(SMALLEST_SIZE, round(math.log(max(seconds, 1e-6), 4))))
 
 
 class _Clock:
@@ -85,6 +89,32 @@ class Shares:
         self._kinds.setdefault(client, _Clock()).charge(kind, seconds * _FAVOUR ** kind[0])
 
 
+class Haste:
+    """What short requests may cost the others: a share of all compute time, saved up to a few batches' worth.
+
+    A row takes longer in a small batch than in a full one. Spent on requests that are far shorter than those
+    beside them this buys them much latency for little throughput; spent on half of the load it would not.
+    """
+
+    def __init__(self, share: float = 0.01, most: float = 0.05) -> None:
+        self._share = share
+        self._most = most
+        self._seconds = most
+
+    @property
+    def left(self) -> bool:
+        """Whether there is something to spend."""
+        return self._seconds > 0
+
+    def earn(self, seconds: float) -> None:
+        """So much was computed."""
+        self._seconds = min(self._most, self._seconds + self._share * seconds)
+
+    def spend(self, seconds: float) -> None:
+        """So much more was computed than in full batches."""
+        self._seconds -= seconds
+
+
 class Queue(Generic[T]):
     """The calls that wait for one graph. Those that are `gone` are forgotten when they are met."""
 
@@ -112,8 +142,13 @@ class Queue(Generic[T]):
         self._number += 1
         heappush(self._urgent, (latest_start, self._number, item))
 
-    def turn(self, shares: Shares) -> tuple[Turn, T] | None:
-        """Whose turn it is, if anybody waits."""
+    def largest(self) -> int:
+        """The greatest size class that may wait."""
+        sizes = [kind[0] for flows in self._flows.values() for kind in flows]
+        return max(sizes, default=SMALLEST_SIZE)
+
+    def turn(self, shares: Shares, largest: int = LARGEST_SIZE) -> tuple[Turn, T] | None:
+        """Whose turn it is, if anybody waits whose request is of the size class `largest` or below."""
         best: tuple[Turn, T] | None = None
         emptied: list[tuple[str, Kind]] = []
         for client, flows in self._flows.items():
@@ -122,6 +157,8 @@ class Queue(Generic[T]):
                 continue
             of_kind = shares.of_kinds(client)
             for kind, flow in flows.items():
+                if kind[0] > largest:
+                    continue
                 while flow and self._gone(flow[0][2]):
                     heappop(flow)
                 if not flow:

@@ -31,12 +31,12 @@ class HeldBackend(OnnxRuntimeBackend):
         self.errors: list[Exception] = []
         self._gate = asyncio.Semaphore(0)
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
+    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
         self.seen.append({name: array.copy() for name, array in inputs.items()})
         await self._gate.acquire()
         if self.errors:
             raise self.errors.pop()
-        return await super().infer(graph, version, inputs)
+        return await super().infer(graph, version, inputs, first=first)
 
     def let_go(self, calls: int = 1000) -> None:
         for _ in range(calls):

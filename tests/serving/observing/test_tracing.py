@@ -220,9 +220,9 @@ class Injecting(OnnxRuntimeBackend):
 
     headers: list[dict[str, str]] = []  # noqa: RUF012 - of the class, which the settings make an instance of
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
+    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
         self.headers.append(inject())
-        return await super().infer(graph, version, inputs)
+        return await super().infer(graph, version, inputs, first=first)
 
 
 async def test_a_backend_hands_the_trace_on(
