@@ -49,7 +49,8 @@ class Backend(Protocol):
     async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
         """One call: inputs by name, each [rows, ...]; outputs likewise, and the time that it took.
 
-        With `first` it goes before calls that have not begun, where the engine behind can do that.
+        With `first` it does not wait for the calls before it, as far as the engine behind can do that; there
+        is one such call at a time.
 
         Cancelling ends the call where that can be; the inputs are not read any more when this returns.
         Raises `ServingError` UNAVAILABLE where the version is not loaded or the engine is gone.

@@ -33,6 +33,7 @@ LaneKey = tuple[str, int, tuple[tuple[int, ...], ...]]
 _TABLES = 1024
 _WORTH_SPLITTING = 0.9
 _FAR_SHORTER = 2  # size classes: 16 times
+_BESIDES_THE_CALL = 0.0005  # seconds that a batch takes for itself, however few its rows
 
 
 class Engine:
@@ -61,6 +62,7 @@ class Engine:
         self.statistics = Statistics()
         self._shares = Shares()
         self._haste = Haste()
+        self._overtaking = False
         self._costs: dict[LaneKey, CostTable] = {}
         self._lanes: dict[LaneKey, Lane] = {}
         self._waiting: dict[Lane, None] = {}
@@ -126,7 +128,7 @@ class Engine:
 
     async def idle(self) -> None:
         """Until nothing runs and nothing waits."""
-        while self._waiting or self._running.total():
+        while self._waiting or self._running.total() or self._overtaking:
             self._batch_ended.clear()
             await self._batch_ended.wait()
 
@@ -265,15 +267,11 @@ class Engine:
                 self._start(lane, parts)
 
     def _overtake(self) -> None:
-        """Hands the backend small batches of short requests, which go before what no instance has begun."""
-        slots = self._backend.slots()
-        while slots <= self._running.total() and self._overtaking() < slots:
-            chosen = self._next(ahead=2 * slots)
-            if chosen is None or chosen[1] is not None or not self._start_short(chosen[0], first=True):
-                break
-
-    def _overtaking(self) -> int:
-        return sum([batch.first for batch in self._batches.values()])
+        """Hands over a small batch of short requests besides, that need not wait for an instance."""
+        if not self._overtaking and self._running.total() >= self._backend.slots():
+            chosen = self._next(ahead=2)
+            if chosen is not None and chosen[1] is None:
+                self._start_short(chosen[0], first=True)
 
     def _start_short(self, lane: Lane, *, first: bool = False) -> bool:
         """Starts a batch of short requests alone, if it is their turn and there is haste to spend.
@@ -291,8 +289,9 @@ class Engine:
         if not parts:
             return False
         rows = sum([part.rows for part in parts])
-        if lane.pending:  # who might have joined it
-            self._haste.spend(lane.cost.seconds(rows) - rows * lane.cost.row_seconds())
+        if lane.pending or first:  # others might have joined it
+            in_full = rows * lane.cost.row_seconds()
+            self._haste.spend(lane.cost.seconds(rows) - in_full + _BESIDES_THE_CALL)
         self._start(lane, parts, first=first)
         return True
 
@@ -320,7 +319,10 @@ class Engine:
     def _start(self, lane: Lane, parts: list[Part], *, first: bool = False) -> None:
         batch = Batch(lane=lane, parts=parts, rows=sum([part.rows for part in parts]), first=first)
         lane.running += 1
-        self._running[lane.graph] += 1
+        if first:
+            self._overtaking = True
+        else:
+            self._running[lane.graph] += 1
         task = asyncio.create_task(self._compute(batch))
         self._batches[task] = batch
         task.add_done_callback(self._batches.pop)
@@ -339,7 +341,10 @@ class Engine:
             await self._infer(batch)
         finally:
             lane.running -= 1
-            self._running[lane.graph] -= 1
+            if batch.first:
+                self._overtaking = False
+            else:
+                self._running[lane.graph] -= 1
             self._forget_if_idle(lane)
             self._dispatch_soon()
 
@@ -402,7 +407,8 @@ class Engine:
 
     def _observe(self, batch: Batch, seconds: float) -> None:
         lane = batch.lane
-        lane.cost.observe(max(batch.rows, lane.min_rows), seconds)
+        if not batch.first:  # with more calls than instances each takes longer than it costs
+            lane.cost.observe(max(batch.rows, lane.min_rows), seconds)
         self._haste.earn(seconds)
         metrics = self._metrics.graph(lane.graph)
         metrics.call_seconds.observe(seconds, exemplar(batch.parts[0].entry.step))

@@ -108,7 +108,7 @@ class Batch:
     rows: int
     """Number of rows."""
     first: bool = False
-    """Whether it goes before what no instance has begun."""
+    """Whether it is computed besides those that the instances are busy with."""
 
     @property
     def size(self) -> int:
