@@ -13,7 +13,7 @@ from time import monotonic
 import numpy as np
 
 from serving.backends import Backend
-from serving.batching.cost import CostTable
+from serving.batching.cost import BESIDES_THE_CALL, CostTable
 from serving.batching.lane import Batch, Entry, Lane, Part
 from serving.batching.policy import Haste, Shares, choose
 from serving.batching.statistics import Statistics
@@ -33,7 +33,10 @@ LaneKey = tuple[str, int, tuple[tuple[int, ...], ...]]
 _TABLES = 1024
 _WORTH_SPLITTING = 0.9
 _FAR_SHORTER = 2  # size classes: 16 times
-_BESIDES_THE_CALL = 0.0005  # seconds that a batch takes for itself, however few its rows
+_SHORTLY = 0.15  # of a call's time
+_HALF = 0.5
+_NOBODY = contextvars.Context()
+"""No request's context: what is dispatched is everybody's."""
 
 
 class Engine:
@@ -226,8 +229,7 @@ class Engine:
         """Dispatches when all that were woken together have put in their next call: so they stay together."""
         if not self._dispatch_due:
             self._dispatch_due = True
-            # In no request's context: what is dispatched is everybody's.
-            asyncio.get_running_loop().call_soon(self._dispatch, context=contextvars.Context())
+            asyncio.get_running_loop().call_soon(self._dispatch, context=_NOBODY)
 
     def _dispatch(self) -> None:
         self._dispatch_due = False
@@ -250,8 +252,8 @@ class Engine:
         self._overtake()
         self._batch_ended.set()
 
-    def _run_ahead(self) -> None:
-        """Hands the backend a full batch more than it has instances, if one waits.
+    def _run_ahead(self, share: float = 1.0) -> None:
+        """Hands the backend a batch more than it has instances, if that `share` of a full one waits.
 
         An instance that is done goes on with it at once, while the results of the last batch are given out.
         """
@@ -261,14 +263,20 @@ class Engine:
         if chosen is not None:
             lane, horizon = chosen
             full = lane.cost.full(lane.max_rows)
-            if lane.pending >= full and (
+            if lane.pending >= share * full and (
                 parts := lane.take(full, self._shares, monotonic(), horizon=horizon)
             ):
                 self._start(lane, parts)
 
+    def _run_ahead_late(self, lane: Lane, rows: int) -> None:
+        """Does so with half of a batch shortly before one of so many rows is done."""
+        seconds = lane.cost.seconds(rows) * (1 - _SHORTLY)
+        asyncio.get_running_loop().call_later(seconds, self._run_ahead, _HALF, context=_NOBODY)
+
     def _overtake(self) -> None:
         """Hands over a small batch of short requests besides, that need not wait for an instance."""
-        if not self._overtaking and self._running.total() >= self._backend.slots():
+        busy = self._running.total() >= self._backend.slots()
+        if busy and self._haste.left and not self._overtaking:
             chosen = self._next(ahead=2)
             if chosen is not None and chosen[1] is None:
                 self._start_short(chosen[0], first=True)
@@ -291,7 +299,7 @@ class Engine:
         rows = sum([part.rows for part in parts])
         if lane.pending or first:  # others might have joined it
             in_full = rows * lane.cost.row_seconds()
-            self._haste.spend(lane.cost.seconds(rows) - in_full + _BESIDES_THE_CALL)
+            self._haste.spend(lane.cost.seconds(rows) - in_full + BESIDES_THE_CALL)
         self._start(lane, parts, first=first)
         return True
 
@@ -323,6 +331,7 @@ class Engine:
             self._overtaking = True
         else:
             self._running[lane.graph] += 1
+            self._run_ahead_late(lane, batch.rows)
         task = asyncio.create_task(self._compute(batch))
         self._batches[task] = batch
         task.add_done_callback(self._batches.pop)
