@@ -8,11 +8,11 @@ from collections import deque
 _REMEMBERED = 9
 _REMEMBERED_PACES = 5  # it has changed before the costs at pace 1 take the change for theirs
 _EVIDENCE = 3
-BESIDES_THE_CALL = 0.0005
+BESIDES_THE_CALL = 0.0003
 """Seconds of a core that a batch takes besides its call, however many its rows: it is put together, a thread
 is woken, and its results are given out. Measured on the CPU that the docs name."""
 
-_NEAR_BEST = 0.97
+_NEAR_BEST, _GOOD_ENOUGH = 0.97, 0.93
 _SHORTEST_CALL, _LONGEST_CALL = 1e-9, 0.05
 _LONGEST_IN_ROWS = 4
 _LOOK_AGAIN = 64
@@ -37,6 +37,7 @@ class CostTable:
         self._pace = 1.0
         self._sizes: list[int] = []
         self._best: int | None = None
+        self._enough: int | None = None
         self._growing = True
         self._asked = 0
 
@@ -104,6 +105,10 @@ class CostTable:
         larger = self._growing or self._asked % _LOOK_AGAIN == _LOOK_AGAIN - 1
         return min(most, self._best * 2 if larger else self._best)
 
+    def enough(self, most: int) -> int:
+        """The smallest size whose throughput is good enough where there are too few rows for larger ones."""
+        return most if self._enough is None else min(most, self._enough)
+
     def within(self, seconds: float, most: int) -> int:
         """The most rows, up to `most`, whose call takes no longer; `most` where a single one would."""
         seconds *= _MEASURED_WITHIN
@@ -143,6 +148,7 @@ class CostTable:
         if rates:
             longest = max(_LONGEST_CALL / self._pace, _LONGEST_IN_ROWS * self._medians[min(rates)])
             short = [size for size in rates if self._medians[size] <= longest]
-            enough = _NEAR_BEST * max(rates[size] for size in short)
-            self._best = next(size for size in short if rates[size] >= enough)
+            fastest = max(rates[size] for size in short)
+            self._best = next(size for size in short if rates[size] >= _NEAR_BEST * fastest)
+            self._enough = next(size for size in short if rates[size] >= _GOOD_ENOUGH * fastest)
             self._growing = self._best == max(rates) and self.seconds(2 * self._best) <= self._pace * longest

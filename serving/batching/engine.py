@@ -241,15 +241,15 @@ class Engine:
             if horizon is None and self._start_short(lane):
                 continue
             for batch in range(self._spread(lane, free), 0, -1):
-                room = min(lane.cost.best(lane.max_rows), -(-lane.pending // batch))
+                room = min(self._room(lane), -(-lane.pending // batch))
                 parts = lane.take(room, self._shares, monotonic(), horizon=horizon)
                 horizon = None
                 if parts:
                     self._start(lane, parts)
                 else:  # who waited there has gone
                     self._waiting.pop(lane, None)
-        self._run_ahead()
         self._overtake()
+        self._run_ahead()
         self._batch_ended.set()
 
     def _run_ahead(self, share: float = 1.0) -> None:
@@ -262,11 +262,18 @@ class Engine:
         chosen = self._next(ahead=1)
         if chosen is not None:
             lane, horizon = chosen
-            full = lane.cost.full(lane.max_rows)
+            full = self._room(lane)
             if lane.pending >= share * full and (
                 parts := lane.take(full, self._shares, monotonic(), horizon=horizon)
             ):
                 self._start(lane, parts)
+
+    def _room(self, lane: Lane) -> int:
+        """Rows of a batch: as many as are worth it, but no more than leave a batch for every instance, one to
+        go ahead and one to gather. With larger ones instances would be out of work between two batches."""
+        cost, most = lane.cost, lane.max_rows
+        share = (lane.pending + lane.computing) // (self._backend.slots() + 2)
+        return max(cost.enough(most), min(cost.best(most), share))
 
     def _run_ahead_late(self, lane: Lane, rows: int) -> None:
         """Does so with half of a batch shortly before one of so many rows is done."""
@@ -327,6 +334,7 @@ class Engine:
     def _start(self, lane: Lane, parts: list[Part], *, first: bool = False) -> None:
         batch = Batch(lane=lane, parts=parts, rows=sum([part.rows for part in parts]), first=first)
         lane.running += 1
+        lane.computing += batch.rows
         if first:
             self._overtaking = True
         else:
@@ -350,6 +358,7 @@ class Engine:
             await self._infer(batch)
         finally:
             lane.running -= 1
+            lane.computing -= batch.rows
             if batch.first:
                 self._overtaking = False
             else:

@@ -140,6 +140,7 @@ class Lane:
         self.cost = cost
         self.pending = 0
         self.running = 0
+        self.computing = 0
         self._queue: Queue[Entry] = Queue(_gone)
         self._buffers: list[dict[str, NDArray[Any]]] = []
 

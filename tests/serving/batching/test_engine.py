@@ -204,7 +204,7 @@ async def test_a_batch_has_no_more_rows_than_are_worth_it(bench: Bench) -> None:
     assert cost is not None
     for rows in (1, 2, 4, 8):
         for _ in range(3):
-            cost.observe(rows, 1e-3 * rows if rows > 1 else 2e-3)
+            cost.observe(rows, 5e-3 * rows if rows > 1 else 10e-3)
     bench.backend.let_go()
     await bench.ask(gan(7))
     assert bench.backend.batches == [2, 2, 2, 1]
