@@ -50,7 +50,7 @@ class Backend(Protocol):
         """One call: inputs by name, each [rows, ...]; outputs likewise, and the time that it took.
 
         With `first` it does not wait for the calls before it, as far as the engine behind can do that; there
-        is one such call at a time.
+        are at most as many of those at a time as of the others.
 
         Cancelling ends the call where that can be; the inputs are not read any more when this returns.
         Raises `ServingError` UNAVAILABLE where the version is not loaded or the engine is gone.

@@ -77,7 +77,7 @@ class OnnxRuntimeBackend:
         self._opener = Sessions(self.choice, threads=threads)
         self._closed = False
         self._workers = Workers(self.slots(), "onnxruntime")
-        self._express = Workers(1, "express")
+        self._express = Workers(self.slots(), "express")
         self._gpu_workers = Workers(max(instances, 1), "gpu")
         # Apart from the calls, none of which waits for a model that is being read.
         self._loaders = ThreadPoolExecutor(self.slots(), thread_name_prefix="loading")

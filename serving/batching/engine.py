@@ -65,7 +65,7 @@ class Engine:
         self.statistics = Statistics()
         self._shares = Shares()
         self._haste = Haste()
-        self._overtaking = False
+        self._overtaking = 0
         self._costs: dict[LaneKey, CostTable] = {}
         self._lanes: dict[LaneKey, Lane] = {}
         self._waiting: dict[Lane, None] = {}
@@ -282,11 +282,11 @@ class Engine:
 
     def _overtake(self) -> None:
         """Hands over a small batch of short requests besides, that need not wait for an instance."""
-        busy = self._running.total() >= self._backend.slots()
-        if busy and self._haste.left and not self._overtaking:
-            chosen = self._next(ahead=2)
-            if chosen is not None and chosen[1] is None:
-                self._start_short(chosen[0], first=True)
+        slots = self._backend.slots()
+        while self._running.total() >= slots > self._overtaking and self._haste.left:
+            chosen = self._next(ahead=slots)
+            if chosen is None or chosen[1] is not None or not self._start_short(chosen[0], first=True):
+                break
 
     def _start_short(self, lane: Lane, *, first: bool = False) -> bool:
         """Starts a batch of short requests alone, if it is their turn and there is haste to spend.
@@ -336,7 +336,7 @@ class Engine:
         lane.running += 1
         lane.computing += batch.rows
         if first:
-            self._overtaking = True
+            self._overtaking += 1
         else:
             self._running[lane.graph] += 1
             self._run_ahead_late(lane, batch.rows)
@@ -360,7 +360,7 @@ class Engine:
             lane.running -= 1
             lane.computing -= batch.rows
             if batch.first:
-                self._overtaking = False
+                self._overtaking -= 1
             else:
                 self._running[lane.graph] -= 1
             self._forget_if_idle(lane)
