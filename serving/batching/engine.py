@@ -6,16 +6,15 @@ import asyncio
 import contextvars
 import logging
 import math
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 import numpy as np
 
 from serving.backends import Backend
-from serving.batching.cost import BESIDES_THE_CALL, CostTable
-from serving.batching.lane import Batch, Entry, Lane, Part
-from serving.batching.policy import Haste, Shares, choose
+from serving.batching.cost import CostTable
+from serving.batching.dispatch import Dispatcher
+from serving.batching.lane import Batch, Entry, Lane
 from serving.batching.statistics import Statistics
 from serving.batching.ticket import Backlog, Ticket
 from serving.batching.under_way import Tell, UnderWay
@@ -31,10 +30,6 @@ LaneKey = tuple[str, int, tuple[tuple[int, ...], ...]]
 """Graph, version, and the shapes of a row in the order of the manifest's inputs."""
 
 _TABLES = 1024
-_WORTH_SPLITTING = 0.9
-_FAR_SHORTER = 2  # size classes: 16 times
-_SHORTLY = 0.15  # of a call's time
-_HALF = 0.5
 _NOBODY = contextvars.Context()
 """No request's context: what is dispatched is everybody's."""
 
@@ -42,11 +37,9 @@ _NOBODY = contextvars.Context()
 class Engine:
     """Joins calls of all requests into batches. Lives in one event loop.
 
-    There is one lane for each graph, version and shape of row. When an instance is free, the lane of whoever
-    is next (see `policy`) gives it a batch, filled in the order of turns up to the size beyond which the
-    graph gains nothing (see `cost`). It never waits for company: while every instance is busy rows gather,
-    so batches grow with the load. `manifests` are those of the graphs that may be called, by graph and
-    version; they come and go while it runs.
+    There is one lane for each graph, version and shape of row, where calls wait until the dispatcher takes
+    their rows into a batch. `manifests` are those of the graphs that may be called, by graph and version;
+    they come and go while it runs.
     """
 
     def __init__(
@@ -63,20 +56,16 @@ class Engine:
         self._metrics = metrics
         self.backlog = Backlog()
         self.statistics = Statistics()
-        self._shares = Shares()
-        self._haste = Haste()
-        self._overtaking = 0
+        self._dispatcher = Dispatcher(backend, self.backlog, start=self._start, later=self._later)
         self._costs: dict[LaneKey, CostTable] = {}
         self._lanes: dict[LaneKey, Lane] = {}
-        self._waiting: dict[Lane, None] = {}
         self._calls: dict[UnderWay, tuple[Lane, Entry]] = {}
-        self._running: Counter[str] = Counter()
         self._dispatch_due = False
         self._batch_ended = asyncio.Event()
         self._batches: dict[asyncio.Task[None], Batch] = {}
         self._closed = False
         # Asked by a scrape, in a thread of its own.
-        metrics.rows_pending.set_function(lambda: sum(lane.pending for lane in list(self._waiting)))
+        metrics.rows_pending.set_function(lambda: self._dispatcher.pending)
 
     async def run(self, program: Program[Result], ticket: Ticket, tell: Tell | None = None) -> Result:
         """What the program returns, its calls computed and its progress told as it comes.
@@ -131,17 +120,17 @@ class Engine:
 
     async def idle(self) -> None:
         """Until nothing runs and nothing waits."""
-        while self._waiting or self._running.total() or self._overtaking:
+        while not self._dispatcher.idle:
             self._batch_ended.clear()
             await self._batch_ended.wait()
 
     async def measure(self, graph: str, version: int, inputs: Tensors) -> float:
         """Seconds of one call by itself, which an instance is taken for."""
-        self._running[graph] += 1
+        self._dispatcher.occupy(graph, 1)
         try:
             return (await self._backend.infer(graph, version, inputs)).seconds
         finally:
-            self._running[graph] -= 1
+            self._dispatcher.occupy(graph, -1)
             self._dispatch_soon()
 
     def inherit(self, graph: str, version: int, before: int) -> None:
@@ -159,10 +148,8 @@ class Engine:
     async def close(self) -> None:
         """Begins nothing new, and waits for the batches under way."""
         self._closed = True
-        for lane in self._waiting:
-            for part in lane.take(lane.pending, self._shares, monotonic()):
-                part.entry.run.fail(ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again"))
-        self._waiting.clear()
+        for entry in self._dispatcher.drain():
+            entry.run.fail(ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again"))
         while self._batches:
             await asyncio.wait(self._batches)
 
@@ -183,8 +170,7 @@ class Engine:
         step = begin_step(run.traced, call.graph, call.rows)
         entry = Entry(run=run, inputs=call.inputs, rows=call.rows, step=step)
         self._calls[run] = lane, entry
-        self._waiting[lane] = None
-        lane.put(entry)
+        self._dispatcher.put(lane, entry)
         self._dispatch_soon()
 
     def _answer(self, run: UnderWay, outputs: Tensors, now: float) -> None:
@@ -233,113 +219,13 @@ class Engine:
 
     def _dispatch(self) -> None:
         self._dispatch_due = False
-        while (free := self._backend.slots() - self._running.total()) > 0:
-            chosen = self._next()
-            if chosen is None:
-                break
-            lane, horizon = chosen
-            if horizon is None and self._start_short(lane):
-                continue
-            for batch in range(self._spread(lane, free), 0, -1):
-                room = min(self._room(lane), -(-lane.pending // batch))
-                parts = lane.take(room, self._shares, monotonic(), horizon=horizon)
-                horizon = None
-                if parts:
-                    self._start(lane, parts)
-                else:  # who waited there has gone
-                    self._waiting.pop(lane, None)
-        self._overtake()
-        self._run_ahead()
+        self._dispatcher.dispatch()
         self._batch_ended.set()
 
-    def _run_ahead(self, share: float = 1.0) -> None:
-        """Hands the backend a batch more than it has instances, if that `share` of a full one waits.
+    def _later(self, seconds: float, function: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(seconds, function, context=_NOBODY)
 
-        An instance that is done goes on with it at once, while the results of the last batch are given out.
-        """
-        if self._running.total() != self._backend.slots():
-            return
-        chosen = self._next(ahead=1)
-        if chosen is not None:
-            lane, horizon = chosen
-            full = self._room(lane)
-            if lane.pending >= share * full and (
-                parts := lane.take(full, self._shares, monotonic(), horizon=horizon)
-            ):
-                self._start(lane, parts)
-
-    def _room(self, lane: Lane) -> int:
-        """Rows of a batch: as many as are worth it, but no more than leave a batch for every instance, one to
-        go ahead and one to gather. With larger ones instances would be out of work between two batches."""
-        cost, most = lane.cost, lane.max_rows
-        share = (lane.pending + lane.computing) // (self._backend.slots() + 2)
-        return max(cost.enough(most), min(cost.best(most), share))
-
-    def _run_ahead_late(self, lane: Lane, rows: int) -> None:
-        """Does so with half of a batch shortly before one of so many rows is done."""
-        seconds = lane.cost.seconds(rows) * (1 - _SHORTLY)
-        asyncio.get_running_loop().call_later(seconds, self._run_ahead, _HALF, context=_NOBODY)
-
-    def _overtake(self) -> None:
-        """Hands over a small batch of short requests besides, that need not wait for an instance."""
-        slots = self._backend.slots()
-        while self._running.total() >= slots > self._overtaking and self._haste.left:
-            chosen = self._next(ahead=slots)
-            if chosen is None or chosen[1] is not None or not self._start_short(chosen[0], first=True):
-                break
-
-    def _start_short(self, lane: Lane, *, first: bool = False) -> bool:
-        """Starts a batch of short requests alone, if it is their turn and there is haste to spend.
-
-        Short is what is far shorter than the longest that is computed, or that waits in the same lane.
-        """
-        if not self._haste.left:
-            return False
-        sizes = [batch.size for batch in self._batches.values()]
-        largest = max([lane.largest(), *sizes]) - _FAR_SHORTER
-        turn = lane.turn(self._shares)
-        if turn is None or turn[2] > largest:
-            return False
-        parts = lane.take(lane.cost.full(lane.max_rows), self._shares, monotonic(), largest=largest)
-        if not parts:
-            return False
-        rows = sum([part.rows for part in parts])
-        if lane.pending or first:  # others might have joined it
-            in_full = rows * lane.cost.row_seconds()
-            self._haste.spend(lane.cost.seconds(rows) - in_full + BESIDES_THE_CALL)
-        self._start(lane, parts, first=first)
-        return True
-
-    def _next(self, ahead: int = 0) -> tuple[Lane, float | None] | None:
-        """The lane whose turn it is, and the horizon where that is because a deadline is near."""
-        self._waiting = {lane: None for lane in self._waiting if lane.pending}
-        lanes = [
-            lane
-            for lane in self._waiting
-            if self._running[lane.graph] < self._backend.instances(lane.graph) + ahead
-        ]
-        return choose(lanes, self._shares, self._backend.slots(), monotonic(), self.backlog.seconds)
-
-    def _spread(self, lane: Lane, free: int) -> int:
-        """Over how many of the free instances a lane's rows go.
-
-        What is free is shared among the lanes that wait, and a lane's rows over its share of it where that
-        is quicker: on an idle engine they are computed side by side, rather than in one call on one core.
-        """
-        share = max(1, free // len(self._waiting))
-        share = min(share, self._backend.instances(lane.graph) - self._running[lane.graph])
-        whole, split = lane.cost.seconds(lane.pending), lane.cost.seconds(-(-lane.pending // share))
-        return share if whole == 0 or split < _WORTH_SPLITTING * whole else 1
-
-    def _start(self, lane: Lane, parts: list[Part], *, first: bool = False) -> None:
-        batch = Batch(lane=lane, parts=parts, rows=sum([part.rows for part in parts]), first=first)
-        lane.running += 1
-        lane.computing += batch.rows
-        if first:
-            self._overtaking += 1
-        else:
-            self._running[lane.graph] += 1
-            self._run_ahead_late(lane, batch.rows)
+    def _start(self, batch: Batch) -> None:
         task = asyncio.create_task(self._compute(batch))
         self._batches[task] = batch
         task.add_done_callback(self._batches.pop)
@@ -357,12 +243,7 @@ class Engine:
         try:
             await self._infer(batch)
         finally:
-            lane.running -= 1
-            lane.computing -= batch.rows
-            if batch.first:
-                self._overtaking -= 1
-            else:
-                self._running[lane.graph] -= 1
+            self._dispatcher.ended(batch)
             self._forget_if_idle(lane)
             self._dispatch_soon()
 
@@ -427,7 +308,7 @@ class Engine:
         lane = batch.lane
         if not batch.first:  # with more calls than instances each takes longer than it costs
             lane.cost.observe(max(batch.rows, lane.min_rows), seconds)
-        self._haste.earn(seconds)
+        self._dispatcher.earn(seconds)
         metrics = self._metrics.graph(lane.graph)
         metrics.call_seconds.observe(seconds, exemplar(batch.parts[0].entry.step))
         metrics.batch_rows.observe(batch.rows)
