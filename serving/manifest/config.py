@@ -49,7 +49,7 @@ def _portable(manifest: Manifest) -> Any:
             tensor.data_type = model_config_pb2.DataType.Value(TRITON_DTYPES[spec.dtype])
             tensor.dims.extend(spec.shape)
     config.dynamic_batching.SetInParent()
-    version_policy.write(manifest.version_policy, config)
+    version_policy.write(manifest.version_policy, config, manifest.versions)
     for key, value in _parameters(manifest).items():
         config.parameters[PREFIX + key].string_value = value
     return config
@@ -149,6 +149,8 @@ def _parameters(manifest: Manifest) -> dict[str, str]:
         values["multiple_of"] = json.dumps(multiples)
     if manifest.acceleration:
         values["acceleration"] = json.dumps(dataclasses.asdict(manifest.acceleration), sort_keys=True)
+    if not manifest.version_policy.specific:
+        values["version_policy"] = str(manifest.version_policy)
     if manifest.canary:
         values["canary"] = json.dumps({str(version): share for version, share in manifest.canary.items()})
     for version, record in sorted(manifest.versions.items()):
@@ -186,6 +188,11 @@ def _from_values(config: Any, values: Mapping[str, str]) -> Manifest:
             **json.loads(values["sampling"]),
         )
     low, high = json.loads(values["value_range"])
+    versions = {
+        int(key.removeprefix("version.")): _record(value)
+        for key, value in values.items()
+        if key.startswith("version.")
+    }
     return Manifest(
         graph=config.name,
         model=values["model"],
@@ -205,12 +212,8 @@ def _from_values(config: Any, values: Mapping[str, str]) -> Manifest:
         acceleration=(
             Acceleration(**json.loads(values["acceleration"])) if "acceleration" in values else None
         ),
-        versions={
-            int(key.removeprefix("version.")): _record(value)
-            for key, value in values.items()
-            if key.startswith("version.")
-        },
-        version_policy=version_policy.read(config),
+        versions=versions,
+        version_policy=version_policy.read(config, values.get("version_policy"), versions),
         canary={int(version): share for version, share in json.loads(values.get("canary", "{}")).items()},
     )
 

@@ -272,8 +272,10 @@ async def test_closing_a_stream_ends_its_run(open_tiny: OpenService) -> None:
         stream = service.stream_generate_images(request, CONTEXT)
         await anext(stream)
         await stream.aclose()
-        await asyncio.sleep(0.05)
+        await asyncio.wait_for(service._runner._engine.idle(), 20)  # the call under way has ended
         rows = registry.get_sample_value("atelier_rows_total", {"graph": "tiny_gaussian"})
+        assert rows is not None
+        assert rows < 200 * 64
         await asyncio.sleep(0.05)
         assert registry.get_sample_value("atelier_rows_total", {"graph": "tiny_gaussian"}) == rows
         labels = {

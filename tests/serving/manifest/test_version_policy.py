@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from serving.manifest import ManifestError, VersionRecord, parse, render
+from serving.manifest import ManifestError, VersionRecord, from_config, parse, render, to_config
 from serving.manifest.probe import summarise
 from serving.manifest.version_policy import ALL, PUBLISHED, TRITON_DEFAULT, VersionPolicy
 
@@ -35,10 +35,23 @@ def test_a_policy_serves_what_it_says_and_survives_the_configuration(
 
 
 def test_a_configuration_that_says_nothing_means_what_triton_takes_it_for() -> None:
-    config = text_format.Parse(render(living.manifest("shade")), model_config_pb2.ModelConfig())
-    assert config.version_policy.latest.num_versions == PUBLISHED.latest == 2
+    text = render(living.manifest("shade", versions={1: RECORD}))
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
     config.ClearField("version_policy")
     assert parse(text_format.MessageToString(config), "shade").version_policy == TRITON_DEFAULT
+
+
+def test_a_configuration_names_its_versions_and_remembers_the_policy_that_chose_them() -> None:
+    """Triton counts folders: one that is not recorded yet must not be among the newest."""
+    records = dict.fromkeys((1, 3, 4), RECORD)
+    config = to_config(living.manifest("shade", versions=records))
+    assert list(config.version_policy.specific.versions) == [3, 4]
+    assert from_config(config).version_policy == PUBLISHED == VersionPolicy(latest=2)
+    del config.version_policy.specific.versions[:]
+    config.version_policy.specific.versions.append(1)  # by hand
+    assert from_config(config).version_policy == VersionPolicy(specific=(1,))
+    config.version_policy.latest.num_versions = 3  # by hand, or by an export of before
+    assert from_config(config).version_policy == VersionPolicy(latest=3)
 
 
 @pytest.mark.parametrize(

@@ -191,9 +191,10 @@ async def test_a_clients_mistake_is_no_error_of_the_gateways(traced: Traced, stu
 
 async def test_a_cancelled_request_ends_its_spans(traced: Traced, stub: Any):
     call = stub.GenerateImages(pb.GenerateImagesRequest(model="tiny_gaussian", steps=200, count=256))
-    await asyncio.sleep(0.1)
-    call.cancel()
     async with asyncio.timeout(20):
+        while not traced.spans("step tiny_gaussian"):
+            await asyncio.sleep(0.01)
+        call.cancel()
         while not traced.spans(RPC):
             await asyncio.sleep(0.01)
     begun = traced.spans("step tiny_gaussian")

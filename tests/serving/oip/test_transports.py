@@ -233,11 +233,10 @@ async def test_a_stream_that_is_cut_off_ends_its_requests(running: Running):
             yield request()
 
     call = running.stub.ModelStreamInfer(requests())
-    while not running.registry.get_sample_value("atelier_rows_admitted"):
+    while not running.registry.get_sample_value("atelier_rows_admitted") > 1:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
-    admitted = running.registry.get_sample_value("atelier_rows_admitted")
-    assert 1 < admitted < 100
+    assert running.registry.get_sample_value("atelier_rows_admitted") < 100
     call.cancel()
     while running.registry.get_sample_value("atelier_rows_admitted"):
         await asyncio.sleep(0.01)

@@ -147,10 +147,11 @@ async def test_a_deadline_that_passes_is_deadline_exceeded(running: Running):
 
 
 async def test_a_cancelled_call_cancels_the_work(service: Service):
-    cancelled = asyncio.Event()
+    began, cancelled = asyncio.Event(), asyncio.Event()
     generate = service.generate_images
 
     async def watched(*arguments: Any) -> Any:
+        began.set()
         try:
             return await generate(*arguments)
         except asyncio.CancelledError:
@@ -162,9 +163,9 @@ async def test_a_cancelled_call_cancels_the_work(service: Service):
         call = running.stub.GenerateImages(
             pb.GenerateImagesRequest(model="tiny_gaussian", count=256, steps=200)
         )
-        await asyncio.sleep(0.05)
+        await asyncio.wait_for(began.wait(), 20)
         call.cancel()
-        await asyncio.wait_for(cancelled.wait(), 10)
+        await asyncio.wait_for(cancelled.wait(), 20)
 
 
 async def test_a_message_over_the_limit_is_refused(service: Service):
