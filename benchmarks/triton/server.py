@@ -82,11 +82,12 @@ class TritonServer:
             self.wait_live()
 
     def wait_live(self) -> None:
-        """Until it is live. Raises `ServerError`."""
+        """Until it is live. Raises `ServerError` where it does not come to that, and ends it."""
         assert self.process is not None, "started before"
         deadline = time.monotonic() + START_SECONDS
         while not self._live():
             if not self.running or time.monotonic() > deadline:
+                self.kill()
                 raise ServerError(f"tritonserver did not start:\n{self.said()}")
             time.sleep(0.05)
 

@@ -38,7 +38,7 @@ _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),  # in which a connection must stand, TLS and all
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_retries", 0),  # a call is repeated elsewhere rather than on the server that failed it
     # A channel of its own for each gateway of a process, as tests have them; and no proxy between the two.
