@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -21,8 +22,11 @@ from benchmarks.triton.installation import Installation, installed
 from serving.client.gateway import free_ports
 
 START_SECONDS = 120.0
-_END_SECONDS = 20.0
 _LINES_KEPT = 60
+_SHARED = Path("/dev/shm")
+# Of each instance, for the tensors of its batches. The megabyte that it is by default would have to grow, and
+# the processes of models have died of that.
+_SHARED_BYTES = 16 * 1024 * 1024
 
 Control = Literal["none", "poll", "explicit"]
 
@@ -45,6 +49,7 @@ class TritonServer:
         self._environment = environment or {}
         self._installation = installation or installed()
         self._http, self._grpc, self._metrics = free_ports(3)
+        self._regions = f"atelier_triton_{secrets.token_hex(4)}_"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -82,26 +87,20 @@ class TritonServer:
             self.wait_live()
 
     def wait_live(self) -> None:
-        """Until it is live. Raises `ServerError`."""
+        """Until it is live. Raises `ServerError` where it does not come to that, and ends it."""
         assert self.process is not None, "started before"
         deadline = time.monotonic() + START_SECONDS
         while not self._live():
             if not self.running or time.monotonic() > deadline:
+                self.kill()
                 raise ServerError(f"tritonserver did not start:\n{self.said()}")
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """Ends it at once, and the processes of its models with it."""
+        """Ends it at once, and the processes of its models with it, and what they shared."""
         self._signal(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """Ends it as an operator would."""
-        assert self.process is not None, "started before"
-        with suppress(ProcessLookupError):
-            self.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(_END_SECONDS)
-        self.kill()
+        for region in _SHARED.glob(f"{self._regions}*"):
+            region.unlink(missing_ok=True)
 
     def freeze(self) -> None:
         """Stops its processes as they are: connections stay, and nothing is answered."""
@@ -114,8 +113,7 @@ class TritonServer:
     def close(self) -> None:
         """Ends it, and lets everything go."""
         if self.process is not None:
-            self.thaw()
-            self.stop()
+            self.kill()
         self._log.close()
 
     def said(self) -> str:
@@ -153,7 +151,11 @@ class TritonServer:
             *("--http-address=127.0.0.1", f"--http-port={self._http}"),
             *("--grpc-address=127.0.0.1", f"--grpc-port={self._grpc}"),
             *("--metrics-address=127.0.0.1", f"--metrics-port={self._metrics}"),
-            *("--exit-timeout-secs=5", f"--model-control-mode={self._control}"),
+            # Ours are complete. It would start a process for each to ask it: twice as many, and on a busy
+            # machine some die as they start, and take the server with them.
+            *("--disable-auto-complete-config", f"--model-control-mode={self._control}"),
+            f"--backend-config=python,shm-region-prefix-name={self._regions}",
+            f"--backend-config=python,shm-default-byte-size={_SHARED_BYTES}",
             *("--exit-on-error=false", *self._flags),
         ]
 

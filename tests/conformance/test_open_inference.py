@@ -27,7 +27,7 @@ from serving.pb.image_generation_pb2 import GenerateImagesRequest
 from serving.service import RequestContext
 from serving.settings import Settings
 from tests.conformance.stock import KINDS, Server, Stock, latents, stock
-from tests.triton.server import TritonServer, few_instances, loaded, need_triton, standing, triton_server
+from tests.triton.server import TritonServer, few_instances, for_many, loaded, need_triton, standing
 
 # The stock client of HTTP and asyncio leaves answers without a body unread.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")
@@ -63,7 +63,7 @@ def running(request: pytest.FixtureRequest, repository: Path) -> Iterator[Gatewa
             yield atelier
     else:
         need_triton()
-        with triton_server(repository, control="explicit", flags=["--load-model=*"]) as triton:
+        with for_many(repository, control="explicit", flags=["--load-model=*"]) as triton:
             yield triton
 
 

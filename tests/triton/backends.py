@@ -15,7 +15,7 @@ from tests.triton.server import TritonServer
 BLUR = "tiny_translator_b_to_a"
 INVERT = "tiny_translator_a_to_b"
 SMALL = {"image": np.random.default_rng(0).standard_normal((3, 3, 8, 8)).astype(np.float32)}
-LARGE = {"image": np.random.default_rng(0).standard_normal((4, 3, 512, 512)).astype(np.float32)}
+LARGE = {"image": np.random.default_rng(0).standard_normal((4, 3, 256, 256)).astype(np.float32)}
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ with CI=true they fail.
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ __all__ = [
     "Control",
     "TritonServer",
     "few_instances",
+    "for_many",
     "loaded",
     "missing",
     "need_triton",
@@ -71,7 +72,7 @@ def few_instances(repository: Path, target: Path) -> Path:
 def tiny_server(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     """The Triton of `tiny_triton`, which is what a test asks for."""
     need_triton()
-    with triton_server(few_instances(tiny_repository, tmp_path_factory.mktemp("triton") / "all")) as server:
+    with for_many(few_instances(tiny_repository, tmp_path_factory.mktemp("triton") / "all")) as server:
         yield server
 
 
@@ -83,11 +84,25 @@ def tiny_triton(tiny_server: TritonServer) -> Iterator[TritonServer]:
 
 
 @contextmanager
-def standing(server: TritonServer) -> Iterator[None]:
-    """A test over a Triton that others have too: it fails where that has died, at once where it was before.
+def for_many(
+    repository: Path, *, control: Control = "none", flags: Sequence[str] = ()
+) -> Iterator[TritonServer]:
+    """A Triton that many tests have one after the other, each of them `standing`."""
+    server = TritonServer(repository, control=control, flags=flags)
+    try:
+        yield server
+    finally:
+        server.close()
 
-    The server is started again then, so that those that follow have one.
+
+@contextmanager
+def standing(server: TritonServer) -> Iterator[None]:
+    """A test over a Triton of many: it fails where that dies, and at once where it has died before.
+
+    The server is started for the first of them, and again after its death for those that follow.
     """
+    if server.process is None:
+        server.start()
     _restart_if_dead(server)
     yield
     _restart_if_dead(server)

@@ -33,7 +33,8 @@ async def to(release: Release, *, call_seconds: float = 60.0) -> AsyncIterator[E
         found = Endpoint(
             release.address, Security(), call_seconds=call_seconds, regions=Regions("off", release.address)
         )
-        await found.look()
+        while not await found.look():
+            pass
         try:
             yield found
         finally:

@@ -18,7 +18,7 @@ from serving.opening import open_service
 from serving.pb import image_generation_pb2 as pb
 from serving.requests.context import RequestContext
 from serving.settings import Settings
-from tests.triton.server import TritonServer, few_instances, loaded, need_triton, standing, triton_server
+from tests.triton.server import TritonServer, few_instances, for_many, loaded, need_triton, standing
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "triton-alone.md").read_text("utf-8")
@@ -43,7 +43,7 @@ def running(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     samplers.mkdir()
     for graph in ("digits_unet_ddim20", "digits_unet_dpmpp_2m9"):
         shutil.copytree(repository / graph, samplers / graph)
-    with triton_server(few_instances(samplers, samplers.parent / "served")) as started:
+    with for_many(few_instances(samplers, samplers.parent / "served")) as started:
         yield started
 
 

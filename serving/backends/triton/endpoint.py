@@ -38,7 +38,7 @@ _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),  # in which a connection must stand, TLS and all
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.enable_retries", 0),  # a call is repeated elsewhere rather than on the server that failed it
     # A channel of its own for each gateway of a process, as tests have them; and no proxy between the two.
@@ -95,6 +95,8 @@ class Endpoint:
         self._calls = UnderWay(seconds=call_seconds)
         self._awaited: Counter[str] = Counter()
         self._misses = 0
+        self._looks = 0
+        self._newest_look = 0
         self._client = triton.InferenceServerClient(
             address,
             ssl=bool(security.ca),
@@ -125,20 +127,23 @@ class Endpoint:
 
     async def look(self) -> bool:
         """Asks what models it has, which tells at once whether it is there; False where it is not."""
+        self._looks += 1
+        look = self._looks
         try:
+            said = await self._learn_version()
             index = await self._client.get_model_repository_index(client_timeout=_PROBE_SECONDS)
         except InferenceServerException as error:
-            late = error.status() == "StatusCode.DEADLINE_EXCEEDED"
-            self._misses = self._misses + 1 if late else _MISSES
+            self._misses = self._misses + 1 if _late(error) else _MISSES
             if self._misses >= _MISSES:
                 self._gone(error.message())
             return False
-        said = await self._learn_version()
         if not self.alive:
             log.info("Triton at %s answers%s", self.address, said)
         self._misses = 0
         self.alive = True
-        self.models = _models(index)
+        if look > self._newest_look:  # else it is older than what is known
+            self._newest_look = look
+            self.models = _models(index)
         return True
 
     async def config(self, graph: str) -> Any:
@@ -234,11 +239,17 @@ class Endpoint:
             raise failure(error, self.address, f"version {version} of {graph}") from None
 
     async def _learn_version(self) -> str:
-        """Learns whether it survives that a call is cancelled; in words where it may not."""
+        """Learns whether it survives that a call is cancelled; in words where it may not.
+
+        Raises `InferenceServerException` where it does not answer in time.
+        """
         try:
             server = await self._client.get_server_metadata(client_timeout=_PROBE_SECONDS)
-        except InferenceServerException as error:  # not everybody may ask
+        except InferenceServerException as error:
             self._calls.cancellable = False
+            if _late(error):
+                raise
+            # Not everybody may ask; where it is not there at all, that is said of the next question.
             return f", and does not say its version, so no calls are cancelled in it: {error.message()}"
         self._calls.cancellable = cancelled_safely(server.name, server.version)
         if self._calls.cancellable:
@@ -259,6 +270,10 @@ class Endpoint:
         self.models = {}
         self._regions.forget()
         self._calls.give_up()
+
+
+def _late(error: Any) -> bool:
+    return bool(error.status() == "StatusCode.DEADLINE_EXCEEDED")
 
 
 def _models(index: Any) -> dict[str, Model]:
