@@ -94,6 +94,10 @@ class Dispatcher:
     def ended(self, batch: Batch) -> None:
         """A batch has been computed, or has failed."""
         del self._batches[batch]
+        seconds = batch.rows * batch.lane.cost.row_seconds()
+        self._backlog.throughput.ended(
+            seconds, self._backend.slots(), monotonic(), more=any(lane.pending for lane in self._waiting)
+        )
         batch.lane.running -= 1
         batch.lane.computing -= batch.rows
         if batch.first:
@@ -152,7 +156,8 @@ class Dispatcher:
             for lane in self._waiting
             if self._running[lane.graph] < self._backend.instances(lane.graph) + ahead
         ]
-        return choose(lanes, self._shares, self._backend.slots(), monotonic(), self._backlog.seconds)
+        under_way = self._backlog.takes(self._backlog.seconds)
+        return choose(lanes, self._shares, self._backend.slots(), monotonic(), under_way)
 
     def _spread(self, lane: Lane, free: int) -> int:
         """Over how many of the free instances a lane's rows go.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -27,6 +28,9 @@ def _frozen(value: Any, version: int) -> Hashable:
     if isinstance(value, np.ndarray):
         return (value.dtype.str, value.shape, value.tobytes())
     if is_dataclass(value) and not isinstance(value, type):
+        with suppress(TypeError):  # values all through are what they are, and need not be taken apart
+            hash(value)
+            return cast(Hashable, value)
         return tuple(_frozen(getattr(value, field.name), version) for field in fields(value))
     if isinstance(value, Mapping):
         return tuple((key, _frozen(item, version)) for key, item in sorted(value.items()))

@@ -448,4 +448,34 @@ async def test_a_thousand_calls_that_come_and_go_are_all_accounted_for(wide: Ben
     assert results.count("answered") > 300
     await settle()
     assert wide.registry.get_sample_value("atelier_rows_pending") == 0
-    assert wide.engine._running.total() == 0
+    assert wide.engine._dispatcher.idle
+
+
+def long_call(bench: Bench, seed: int) -> asyncio.Task[Tensors]:
+    ticket = Ticket(version=1, deadline=monotonic() + 60, expected_seconds=10.0)
+    return asyncio.create_task(bench.engine.call(gan(2, seed=seed), ticket))
+
+
+async def test_a_short_request_is_computed_besides_long_ones_that_have_every_instance(wide: Bench) -> None:
+    long = [long_call(wide, seed) for seed in (1, 2)]
+    for task in long:
+        await settle()
+        assert not task.done()
+    waiting = long_call(wide, 3)
+    short = wide.ask(gan(1, seed=9))
+    await settle()
+    assert wide.backend.batches == [2, 2, 1], "alone, and before the long one that came first"
+    wide.backend.let_go()
+    np.testing.assert_array_equal((await short)["sample"], await wide.reference(gan(1, seed=9)))
+    await asyncio.gather(*long, waiting)
+
+
+async def test_short_requests_are_not_computed_besides_when_that_has_cost_enough(wide: Bench) -> None:
+    wide.engine._dispatcher._haste.spend(1.0)
+    long = [long_call(wide, seed) for seed in (1, 2)]
+    await settle()
+    short = wide.ask(gan(1, seed=9))
+    await settle()
+    assert wide.backend.batches == [2, 2]
+    wide.backend.let_go()
+    await asyncio.gather(*long, short)

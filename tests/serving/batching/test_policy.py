@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from serving.batching.cost import CostTable
 from serving.batching.lane import Entry, Lane
-from serving.batching.policy import Shares, choose, size_class
+from serving.batching.policy import Haste, Queue, Shares, choose, size_class
 from serving.batching.ticket import Backlog, Ticket
 from serving.batching.under_way import UnderWay
 from serving.calls import Program
@@ -291,3 +291,24 @@ def test_a_short_request_in_the_middle_of_long_ones_waits_a_call_for_each_of_its
 
 def test_requests_of_about_the_same_length_are_of_one_size() -> None:
     assert size_class(0.001) == size_class(0.0012) < size_class(0.016) == size_class(0.018)
+
+
+def test_haste_is_a_share_of_what_is_computed_and_is_not_saved_up_for_long() -> None:
+    haste = Haste(share=0.01, most=0.05)
+    haste.spend(0.06)
+    assert not haste.left
+    haste.earn(2.0)
+    assert haste.left
+    haste.earn(1000.0)
+    haste.spend(0.05)
+    assert not haste.left
+
+
+def test_calls_with_plenty_of_time_do_not_pile_up_when_they_have_gone() -> None:
+    gone: set[int] = set()
+    queue: Queue[int] = Queue(gone.__contains__)
+    queue.put(-1, client="", kind=(0, "graph"), deadline=0.0, latest_start=0.0)
+    for call in range(10_000):
+        queue.put(call, client="", kind=(0, "graph"), deadline=math.inf, latest_start=math.inf)
+        gone.add(call)
+    assert len(queue._urgent) < 1000
