@@ -16,6 +16,7 @@ _NEAR_BEST, _GOOD_ENOUGH = 0.97, 0.93
 _SHORTEST_CALL, _LONGEST_CALL = 1e-9, 0.05
 _LONGEST_IN_ROWS = 4
 _LOOK_AGAIN = 64
+_LEARN_EVERY = 4
 _MEASURED_WITHIN = 1.01
 _PASSING = 0.95
 
@@ -40,6 +41,7 @@ class CostTable:
         self._enough: int | None = None
         self._growing = True
         self._asked = 0
+        self._observed = 0
 
     def heir(self) -> CostTable:
         """A table that expects the same of the sizes that are known well, and sooner believes what it sees.
@@ -69,7 +71,9 @@ class CostTable:
             self._pace = sorted(self._paces)[len(self._paces) // 2]
         calls.append(seconds / self._pace**_PASSING)
         self._medians[rows] = sorted(calls)[len(calls) // 2]
-        self._learn()
+        self._observed += 1
+        if len(calls) <= _EVIDENCE or self._observed % _LEARN_EVERY == 0:
+            self._learn()
 
     def seconds(self, rows: int) -> float:
         """Expected time of a call, linear between the sizes that were seen; 0 while nothing was."""

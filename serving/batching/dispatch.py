@@ -126,27 +126,30 @@ class Dispatcher:
         """Small batches of short requests besides, that need not wait for an instance."""
         slots = self._backend.slots()
         while self._running.total() >= slots > self._overtaking and self._haste.left:
+            if all(lane.sizes()[0] > self._short(lane) for lane in self._waiting):
+                break
             chosen = self._next(ahead=slots)
             if chosen is None or chosen[1] is not None or not self._start_short(chosen[0], first=True):
                 break
 
     def _start_short(self, lane: Lane, *, first: bool = False) -> bool:
-        """Starts a batch of short requests alone, if it is their turn and there is haste to spend.
-
-        Short is what is far shorter than the longest that is computed, or that waits in the same lane.
-        """
-        if not self._haste.left:
+        """Starts a batch of short requests alone, if it is their turn and there is haste to spend."""
+        short = self._short(lane)
+        if not self._haste.left or lane.sizes()[0] > short:
             return False
-        longest = max([lane.largest(), *(batch.size for batch in self._batches)])
         turn = lane.turn(self._shares)
-        if turn is None or turn[2] > longest - _FAR_SHORTER:
+        if turn is None or turn[2] > short:
             return False
-        room = lane.cost.full(lane.max_rows)
-        rows = self._start(lane, room, first=first, largest=longest - _FAR_SHORTER)
+        rows = self._start(lane, lane.cost.full(lane.max_rows), first=first, largest=short)
         if rows and (lane.pending or first):  # others might have joined it
             in_full = rows * lane.cost.row_seconds()
             self._haste.spend(lane.cost.seconds(rows) - in_full + BESIDES_THE_CALL)
         return rows > 0
+
+    def _short(self, lane: Lane) -> int:
+        """Size class up to which requests are short: far shorter than the longest that is computed, or that
+        waits in the same lane."""
+        return max([lane.sizes()[1], *[batch.size for batch in self._batches]]) - _FAR_SHORTER
 
     def _next(self, ahead: int = 0) -> tuple[Lane, float | None] | None:
         """The lane whose turn it is, and the horizon where that is because a deadline is near."""
@@ -190,7 +193,13 @@ class Dispatcher:
         parts = lane.take(room, self._shares, monotonic(), horizon=horizon, largest=largest)
         if not parts:
             return 0
-        batch = Batch(lane=lane, parts=parts, rows=sum([part.rows for part in parts]), first=first)
+        batch = Batch(
+            lane=lane,
+            parts=parts,
+            rows=sum([part.rows for part in parts]),
+            size=max([part.entry.kind[0] for part in parts]),
+            first=first,
+        )
         self._batches[batch] = None
         lane.running += 1
         lane.computing += batch.rows

@@ -281,7 +281,7 @@ class Engine:
                 lane.give_back(buffers)
         for part in parts:
             if not part.entry.run.future.done():
-                await self._infer(Batch(lane=lane, parts=[part], rows=part.rows))
+                await self._infer(Batch(lane=lane, parts=[part], rows=part.rows, size=batch.size))
 
     def _forget_if_idle(self, lane: Lane) -> None:
         """Lets go of a lane of a size that one client happened to ask for, so that sizes do not pile up."""

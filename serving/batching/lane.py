@@ -107,13 +107,10 @@ class Batch:
     """Whose they are."""
     rows: int
     """Number of rows."""
+    size: int
+    """Size class of the longest request in it."""
     first: bool = False
     """Whether it is computed besides those that the instances are busy with."""
-
-    @property
-    def size(self) -> int:
-        """Size class of the longest request in it."""
-        return max([part.entry.kind[0] for part in self.parts])
 
     @property
     def begun(self) -> list[Entry]:
@@ -169,9 +166,9 @@ class Lane:
         first = self._queue.turn(shares)
         return first[0] if first else None
 
-    def largest(self) -> int:
-        """The greatest size class that may wait here."""
-        return self._queue.largest()
+    def sizes(self) -> tuple[int, int]:
+        """The least and the greatest size class that may wait here."""
+        return self._queue.sizes()
 
     def latest_start(self, now: float) -> float:
         """When the call must begin that has the least time left."""

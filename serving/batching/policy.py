@@ -142,10 +142,10 @@ class Queue(Generic[T]):
         self._number += 1
         heappush(self._urgent, (latest_start, self._number, item))
 
-    def largest(self) -> int:
-        """The greatest size class that may wait."""
+    def sizes(self) -> tuple[int, int]:
+        """The least and the greatest size class that may wait."""
         sizes = [kind[0] for flows in self._flows.values() for kind in flows]
-        return max(sizes, default=SMALLEST_SIZE)
+        return (min(sizes), max(sizes)) if sizes else (LARGEST_SIZE, SMALLEST_SIZE)
 
     def turn(self, shares: Shares, largest: int = LARGEST_SIZE) -> tuple[Turn, T] | None:
         """Whose turn it is, if anybody waits whose request is of the size class `largest` or below."""
