@@ -49,11 +49,15 @@ class Costs:
     """What a machine takes for the calls of one denoiser."""
 
     call_seconds: Mapping[int, float]
-    """Seconds of a call by its rows, all instances busy."""
+    """Seconds of a call by its rows as the gateway times it, all instances busy, with one request in it.
+
+    In the gateway small calls cost more than by themselves, as their threads are woken and wait for their
+    turn. That decides of how many rows batches are, and with it who waits for whom.
+    """
     instances: int
     """Calls that run at a time: cores, or GPUs."""
     step_work: float = 0.0
-    """Seconds of a core that each request takes for each of its steps, besides the call."""
+    """Seconds of a core that each further request in a call takes for its step, besides the call."""
     step_delay: float = 0.0
     """Seconds that pass at each step and take no core: threads are woken."""
     request_work: float = 0.0
@@ -91,7 +95,8 @@ class Machine:
         # The engine hands over a call ahead, and calls of a few rows besides: those take next to nothing from
         # the others, and that nothing is left out.
         async with self._besides if first else self._free:
-            await asyncio.sleep(seconds + steps * costs.step_work + new * costs.request_work)
+            work = max(0.0, steps - 1) * costs.step_work + new * costs.request_work
+            await asyncio.sleep(seconds + work)
         await asyncio.sleep(costs.step_delay)
         outputs = {
             spec.name: np.zeros((rows, *spec.shape), _DTYPES[spec.dtype]) for spec in self._manifest.outputs

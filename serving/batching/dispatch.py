@@ -55,7 +55,7 @@ class Dispatcher:
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is computed."""
-        return not (self._waiting or self._running.total() or self._overtaking)
+        return not (self.pending or self._running.total() or self._overtaking)
 
     def put(self, lane: Lane, entry: Entry) -> None:
         """A call waits in a lane."""

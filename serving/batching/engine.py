@@ -189,6 +189,7 @@ class Engine:
         self._abandon(entry)
         lane.withdraw(entry)
         end_step(entry.step)
+        self._dispatch_soon()  # there may be nothing left to wait for
 
     def _lane(self, call: Call, version: int) -> Lane:
         manifest = self._manifests[call.graph, version]

@@ -479,3 +479,16 @@ async def test_short_requests_are_not_computed_besides_when_that_has_cost_enough
     assert wide.backend.batches == [2, 2]
     wide.backend.let_go()
     await asyncio.gather(*long, short)
+
+
+async def test_an_engine_whose_last_call_was_cancelled_is_idle(bench: Bench) -> None:
+    computing, waiting = bench.ask(gan(1)), bench.ask(image(1))
+    await settle()
+    idle = asyncio.create_task(bench.engine.idle())
+    await settle()
+    assert not idle.done()
+    bench.backend.let_go(1)
+    await computing
+    waiting.cancel()
+    bench.backend.let_go()
+    await asyncio.wait_for(idle, 10)
