@@ -98,17 +98,24 @@ class TritonServer:
 
     def kill(self) -> None:
         """Ends it at once, and the processes of its models with it, and what they shared."""
-        self._signal(signal.SIGKILL)
+        assert self.process is not None, "started before"
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
         for region in _SHARED.glob(f"{self._regions}*"):
             region.unlink(missing_ok=True)
 
     def freeze(self) -> None:
-        """Stops its processes as they are: connections stay, and nothing is answered."""
-        self._signal(signal.SIGSTOP)
+        """Stops it as it is: connections stay, and nothing is answered.
+
+        The processes of its models go on: stopped with it they count as dead when it wakes, and since they
+        are not, it may die of them.
+        """
+        self._pass_on(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Lets frozen processes go on."""
-        self._signal(signal.SIGCONT)
+        """Lets it go on where it was frozen."""
+        self._pass_on(signal.SIGCONT)
 
     def close(self) -> None:
         """Ends it, and lets everything go."""
@@ -121,12 +128,9 @@ class TritonServer:
         self._log.seek(0)
         return "\n".join(self._log.read().decode(errors="replace").splitlines()[-_LINES_KEPT:])
 
-    def _signal(self, number: int) -> None:
+    def _pass_on(self, number: int) -> None:
         assert self.process is not None, "started before"
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
-        if number == signal.SIGKILL:
-            self.process.wait()
+        self.process.send_signal(number)
 
     def _live(self) -> bool:
         try:

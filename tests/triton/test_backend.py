@@ -52,6 +52,21 @@ async def test_nobody_at_the_address_is_unavailable_with_the_remedy() -> None:
     assert error.value.retry_after
 
 
+async def test_it_is_closed_even_where_a_server_comes_to_be_doubted_just_then() -> None:
+    (port,) = free_ports(1)
+    for turns in range(5):
+        nobody = TritonBackend.from_settings(Settings(backend="triton", triton_url=f"127.0.0.1:{port}"))
+        with pytest.raises(ServingError):
+            await nobody.index()
+        await asyncio.sleep(0.05)
+        for doubt in nobody._doubts.values():
+            doubt.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await nobody.close()
+
+
 async def test_a_killed_server_fails_its_calls_at_once_and_is_back_when_it_is(translators: Path) -> None:
     with triton_server(translators) as server:
         async with translating(server) as backend:
@@ -82,7 +97,7 @@ async def test_calls_of_a_server_that_dies_are_answered_by_another(translators: 
             for call in calls:
                 assert (await call).outputs["translated"].tobytes() == expected
             assert backend.describe()["servers"][other.grpc_address] == "answers"
-            assert backend.slots() == 1
+            await until(lambda: backend.slots() == 1)
 
 
 async def test_a_server_that_hangs_is_given_up_and_comes_back(

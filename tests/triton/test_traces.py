@@ -69,11 +69,11 @@ async def test_tritons_own_spans_stand_below_the_call(tiny_repository: Path, tmp
                 with request_span(tracer, "request", {}, {}):
                     asked = pb.GenerateImagesRequest(model="tiny_gan", class_id=0)
                     await service.generate_images(asked, RequestContext())
-        (call,) = [span for span in exporter.get_finished_spans() if span.name == "call tiny_gan"]
-        context = call.get_span_context()
-        assert context is not None
-        wanted = (f"{context.trace_id:032x}", f"{context.span_id:016x}")
-        until = time.monotonic() + 20
-        while wanted not in parents and time.monotonic() < until:
-            await asyncio.sleep(0.05)
-        assert wanted in parents
+            (call,) = [span for span in exporter.get_finished_spans() if span.name == "call tiny_gan"]
+            context = call.get_span_context()
+            assert context is not None
+            wanted = (f"{context.trace_id:032x}", f"{context.span_id:016x}")
+            until = time.monotonic() + 20
+            while wanted not in parents and time.monotonic() < until:
+                await asyncio.sleep(0.05)
+            assert wanted in parents

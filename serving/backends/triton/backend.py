@@ -215,9 +215,10 @@ class TritonBackend:
             self._count()
             if endpoint.alive:
                 await self._restore(endpoint)
+            # Not `wait_for`, which before Python 3.12 forgets that it was cancelled if doubts come just then.
             with suppress(TimeoutError):
-                seconds = _LOOK_SECONDS if endpoint.alive else _LOOK_SECONDS_GONE
-                await asyncio.wait_for(doubt.wait(), seconds)
+                async with asyncio.timeout(_LOOK_SECONDS if endpoint.alive else _LOOK_SECONDS_GONE):
+                    await doubt.wait()
 
     async def _restore(self, endpoint: Endpoint) -> None:
         """Loads what a server under explicit control has not loaded since it started."""
