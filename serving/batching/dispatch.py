@@ -176,9 +176,10 @@ class Dispatcher:
     def _room(self, lane: Lane) -> int:
         """Rows of a batch: as many as are worth it, but no more than leave a batch for every instance, one to
         go ahead and one to gather. With larger ones instances would be out of work between two batches."""
-        cost, most = lane.cost, lane.max_rows
-        share = (lane.pending + lane.computing) // (self._backend.slots() + 2)
-        return max(cost.enough(most), min(cost.best(most), share))
+        best, there = lane.cost.best(lane.max_rows), lane.pending + lane.computing
+        if there <= best:
+            return best
+        return min(best, max(lane.cost.enough(lane.max_rows), there // (self._backend.slots() + 2)))
 
     def _start(
         self,

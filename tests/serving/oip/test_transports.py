@@ -97,9 +97,9 @@ def hold(service: Service) -> asyncio.Event:
     backend = service.open_inference._graphs._backend
     infer = backend.infer
 
-    async def held(*arguments: Any) -> Any:
+    async def held(*arguments: Any, **how: Any) -> Any:
         await let_go.wait()
-        return await infer(*arguments)
+        return await infer(*arguments, **how)
 
     backend.infer = held
     return let_go
