@@ -19,7 +19,7 @@ from benchmarks.peers.environments import SOURCE_TREE
 from benchmarks.plan import Plan
 from benchmarks.report import show
 from benchmarks.scenarios import SCENARIOS
-from serving.processors import processors
+from serving.process.processors import processors
 from serving.resolve import resolve
 
 _RESULTS = SOURCE_TREE / ".cache" / "bench" / "results.json"

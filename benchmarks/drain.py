@@ -107,7 +107,8 @@ async def drain(plan: Plan, tell: Callable[[str], None]) -> Outcome:
                 await gateway.start()
                 await service.until(gateway.endpoint, ready=True)
                 lost = counts.total() - counts["ok"]
-                tell(f"round {number + 1}: ended in {seconds[-1]:.1f} s, {counts['ok']} answered, {lost} not")
+                which = f"round {number + 1} of {plan.rounds}"
+                tell(f"{which}: ended in {seconds[-1]:.1f} s, {counts['ok']} answered, {lost} not")
             stop.set()
             await asyncio.gather(*clients)
             took = time.perf_counter() - began

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
@@ -15,6 +16,9 @@ Send = Callable[[Ask], Awaitable[str]]
 """Sends a request and waits for its end: "ok", or in a word why not ("refused", "late", "failed")."""
 
 _PATIENCE = 180.0
+_AFTER_FAILURE = (
+    0.01  # seconds from one request to the next: whoever is refused at once does not ask on and on
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +77,7 @@ async def closed_loop(send: Send, mix: Mix, *, clients: int, warm_up: float, sec
     """So many clients that each send the next request of the mix when the last one is answered.
 
     The load goes on until whatever was under way at the end of the window is answered, so that the end of
-    the window is like its middle.
+    the window is like its middle. Raises `RuntimeError` where not a single request succeeded.
     """
     answers: list[Answer] = []
     under_way: dict[int, asyncio.Future[None]] = {}
@@ -84,9 +88,12 @@ async def closed_loop(send: Send, mix: Mix, *, clients: int, warm_up: float, sec
         while not stop:
             number = next(numbers)
             done = under_way[number] = asyncio.get_running_loop().create_future()
-            answers.append(await _sent(send, mix(number)))
+            answer = await _sent(send, mix(number))
+            answers.append(answer)
             del under_way[number]
             done.set_result(None)
+            if answer.outcome != "ok":
+                await asyncio.sleep(max(0.0, _AFTER_FAILURE - answer.seconds))
 
     began = perf_counter()
     async with asyncio.timeout(_PATIENCE + warm_up + seconds), asyncio.TaskGroup() as group:
@@ -95,6 +102,9 @@ async def closed_loop(send: Send, mix: Mix, *, clients: int, warm_up: float, sec
         await asyncio.sleep(warm_up + seconds)
         await asyncio.gather(*under_way.values())
         stop = True
+    outcomes = Counter(answer.outcome for answer in answers)
+    if not outcomes["ok"]:
+        raise RuntimeError(f"none of {len(answers)} requests succeeded: {dict(outcomes)}")
     return Load(answers=answers, begin=began + warm_up, end=began + warm_up + seconds)
 
 

@@ -1,8 +1,8 @@
 """The simulator held against the gateway: `python -m benchmarks.simulate` measures, predicts and compares.
 
-What is measured for the prediction: the time of calls by their rows, all cores busy, and what the gateway
-adds to them, from requests of few and of many steps that come one at a time. All that happens under load is
-predicted from that alone, and then measured.
+What is measured for the prediction: the time of calls by their rows in the gateway, from as many requests at
+a time as there are cores, and what it adds to them, from requests of few and of many steps that come one at a
+time. All that happens under load is predicted from that alone, and then measured.
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ from statistics import median
 from time import process_time
 from typing import Any
 
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
 from benchmarks.figures import figures
 from benchmarks.load import Load, Send, closed_loop, poisson
 from benchmarks.mixes import Ask, Mix, alike, mixed
 from benchmarks.peers.atelier import Atelier, serve
 from benchmarks.peers.environments import SOURCE_TREE
 from benchmarks.processes import cpu_seconds
-from benchmarks.raw import Raw, RawLoop
+from benchmarks.raw import RawLoop
 from benchmarks.report import markdown_table
 from benchmarks.simulation import Costs, Gateway, simulate
 from serving.catalog import build, scan
 from serving.manifest import Manifest
-from serving.processors import processors
+from serving.process.processors import processors
 
 _BATCHES = (1, 2, 4, 8, 16)
 _FEW, _MANY = 2, 40
+_SLICES, _LEAST_CALLS = 5, 10
 _KEYS = ("images", "p50", "p95", "short_p50", "short_p95")
 _USED = (0.5, 0.7, 0.8, 0.9, 0.95)
 
@@ -63,10 +66,10 @@ async def measure(repository: Path, model: str, seconds: float, say: Say) -> dic
     assert manifest is not None, "a diffusion model is simulated"
     mix, cores = mixed(model, classes=len(manifest.class_labels)), processors()
     raw = RawLoop(repository, manifest)
-    say("calls by their rows, all cores busy")
-    calls = await asyncio.to_thread(_call_seconds, raw, cores)
     alone = median(await asyncio.to_thread(raw.seconds_per_call, 1, 60))
     async with serve(repository, "--instances", str(cores), "--threads", "1") as gateway:
+        say("calls by their rows, all cores busy")
+        calls = await _call_seconds(gateway, model, manifest.graph, cores, seconds / 6)
         say("what the gateway adds")
         costs = Costs(
             call_seconds=calls, instances=cores, **await _overheads(gateway, model, alone, seconds / 3)
@@ -112,12 +115,34 @@ def capacity(manifest: Manifest, costs: Costs, ask: Ask, seconds: float) -> list
     return rows
 
 
-def _call_seconds(raw: RawLoop, cores: int) -> dict[int, float]:
+async def _call_seconds(
+    gateway: Atelier, model: str, graph: str, cores: int, seconds: float
+) -> dict[int, float]:
+    """By the rows of a call, as the gateway times them itself: each core has a request of so many images."""
     found = {}
-    for batch in _BATCHES:
-        how = Raw(batch=batch, threads=1, sessions=cores)
-        found[batch] = cores * batch / raw.rows_per_second(how, 1.0)
+    for rows in _BATCHES:
+        mix = alike(Ask(model=model, seed=0, class_id=0, count=rows, steps=_MANY), classes=1)
+        means = []
+        for _ in range(_SLICES):
+            before = await _timed(gateway, graph, rows)
+            await closed_loop(gateway.send, mix, clients=cores, warm_up=0.0, seconds=seconds / _SLICES)
+            after = await _timed(gateway, graph, rows)
+            calls, took = after[0] - before[0], after[1] - before[1]
+            if calls >= _LEAST_CALLS:  # the gateway splits those that are beyond its best size
+                means.append(took / calls)
+        if means:
+            found[rows] = median(means)
     return found
+
+
+async def _timed(gateway: Atelier, graph: str, rows: int) -> tuple[int, float]:
+    """Calls of so many rows that there have been, and the seconds of all of them."""
+    stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(gateway.channel)
+    answer = await stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name=graph))
+    for batch in answer.model_stats[0].batch_stats:
+        if batch.batch_size == rows:
+            return batch.compute_infer.count, batch.compute_infer.ns / 1e9
+    return 0, 0.0
 
 
 async def _overheads(gateway: Atelier, model: str, alone: float, seconds: float) -> dict[str, float]:
@@ -169,9 +194,9 @@ def tables(results: dict[str, Any], rows: Sequence[dict[str, float]]) -> str:
     return "\n\n".join(
         [
             f"{results['model']}: {calls} rows with {costs['instances']} instances busy. A request takes "
-            f"{costs['request_work'] * 1e3:.2f} ms of a core besides, and "
-            f"{costs['step_work'] * 1e3:.2f} ms at each "
-            f"step; {costs['request_delay'] * 1e3:.2f} ms and {costs['step_delay'] * 1e3:.2f} ms pass idle.",
+            f"{costs['request_work'] * 1e3:.2f} ms of a core besides, and each further one in a call "
+            f"{costs['step_work'] * 1e3:.2f} ms for its step; "
+            f"{costs['request_delay'] * 1e3:.2f} ms and {costs['step_delay'] * 1e3:.2f} ms pass idle.",
             markdown_table(head, body),
             markdown_table(
                 ["used", "images/s", "p50 s", "p95 s", "p99 s"],

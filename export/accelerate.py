@@ -18,7 +18,14 @@ import onnxruntime
 from export.onnx import ExportError, OnnxGraph
 from export.speed import buckets, enough_rows, rows_per_second
 from export.validate import draw
-from serving.acceleration import PRECISIONS, Acceleration, AccelerationError, Accelerator, Precision, Profile
+from serving.manifest.acceleration import (
+    PRECISIONS,
+    Acceleration,
+    AccelerationError,
+    Accelerator,
+    Precision,
+    Profile,
+)
 from training.family import Graph
 
 CUDA = "CUDAExecutionProvider"

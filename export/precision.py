@@ -25,7 +25,7 @@ import onnx
 from numpy.typing import NDArray
 
 from export.onnx import ExportError
-from serving.acceleration import Precision
+from serving.manifest.acceleration import Precision
 
 Activations = Literal["uint8", "int8"]
 

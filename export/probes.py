@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnxruntime
 
-from serving.manifest import Manifest
-from serving.probe import Probe, probe_inputs, summarise
+from serving.manifest import Manifest, Probe
+from serving.manifest.probe import probe_inputs, summarise
 
 SEED = 0
 ROWS = 2

@@ -21,8 +21,8 @@ from export.checked import Exported
 from export.onnx import ExportError
 from export.validate import draw, open_session
 from export.variant import relative_error
-from serving.acceleration import Precision, Profile
 from serving.manifest import Manifest, PlanRecord
+from serving.manifest.acceleration import Precision, Profile
 from training.family import Graph
 
 LARGEST_ERRORS: Mapping[Precision, float] = {

@@ -3,7 +3,8 @@
 What is new is written into a hidden folder of the repository itself (which may be a mounted volume, so that
 no folder beside it need be on the same file system), and put in place by renames:
 
-1. new version folders are renamed into graphs that exist, where no configuration lists them yet;
+1. new version folders are renamed into graphs that exist, where no configuration names them yet, so that
+   neither a gateway nor a Triton takes notice of them;
 2. the change is marked as decided;
 3. files such as `config.pbtxt` and `configs/cpu.pbtxt` replace their old selves one by one, and new graphs
    appear as whole folders.

@@ -33,8 +33,8 @@ from export.onnx import ExportError, OnnxGraph
 from export.precision import Activations, reduce
 from export.speed import rows_per_second
 from export.validate import POOL, open_session, stability_sizes, stable_among
-from serving.acceleration import Precision
 from serving.manifest import Manifest
+from serving.manifest.acceleration import Precision
 from training.data import DataError, Splits
 from training.data.open import open_data
 

@@ -16,7 +16,7 @@ from export.probes import open_session, probe
 from export.publish import MODEL, PublishError, explained, published, write_configs
 from export.transaction import transaction
 from serving.manifest import Manifest
-from serving.version_policy import VersionPolicy
+from serving.manifest.version_policy import VersionPolicy
 
 
 def graphs_of(repository: Path, model: str) -> list[Manifest]:

@@ -15,7 +15,7 @@ from rich.table import Table
 from export.publish import PublishError, published
 from export.versions import add_probes, graphs_of, prune, set_policy, set_shares, versions_of
 from serving.manifest import ManifestError
-from serving.version_policy import ALL, VersionPolicy
+from serving.manifest.version_policy import VersionPolicy
 
 T = TypeVar("T")
 
@@ -87,10 +87,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
 
 def policy(text: str) -> VersionPolicy:
     """The policy that a person wrote: `latest:2`, `all` or `1,3`."""
-    kind, _, number = text.partition(":")
-    if kind == "latest" and number:
-        return VersionPolicy(latest=int(number))
-    return ALL if text == "all" else VersionPolicy(specific=tuple(int(each) for each in text.split(",")))
+    return VersionPolicy.parse(text)
 
 
 def shares(text: str) -> dict[int, float]:

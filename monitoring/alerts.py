@@ -8,6 +8,10 @@ from monitoring.objectives import AVAILABILITY, BURNS, LATENCY, LATENCY_SECONDS
 from monitoring.recording import errors_ratio, slow_ratio
 from monitoring.rules import Alert, Group
 
+_STRANGERS = (
+    'sum by (namespace, job)\n  (rate(atelier_callers_turned_away_total{reason=~"no_key|unknown_key"}[10m]))'
+)
+
 
 def _burning(name: str, what: str, objective: float, ratio: Callable[[str], str]) -> list[Alert]:
     """A pair of windows each: the long one says that it matters, the short one that it has not ended."""
@@ -62,6 +66,15 @@ GROUPS = (
                 name="AtelierBacklogLong",
                 expr="atelier_backlog_seconds / atelier_slots > 60",
                 summary="{{ $labels.instance }} has {{ $value | humanizeDuration }} of work before it.",
+                after="10m",
+            ),
+            Alert(
+                name="AtelierCallersTurnedAway",
+                # Where nobody was ever let in, there are no requests to compare with.
+                expr=f"{_STRANGERS}\n> (sum by (namespace, job) (rate(atelier_requests_total[10m]))\n"
+                f"  or 0 * {_STRANGERS})",
+                summary="{{ $value | humanize }} requests a second come to {{ $labels.job }} without a key "
+                "that is known, more than come with one.",
                 after="10m",
             ),
             Alert(

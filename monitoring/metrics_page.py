@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Info
 from prometheus_client.metrics import MetricWrapperBase
 
-from serving.gpu import FAMILIES
-from serving.metrics import Metrics
-from serving.state_metrics import StateCollector
+from serving.observing.gpu import FAMILIES
+from serving.observing.metrics import Metrics
+from serving.repository.state_metrics import StateCollector
 
 _HEAD = """\
 # Metrics

@@ -16,21 +16,21 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
-from serving import logs
-from serving.door import Door, check_exposure
+from serving.access.door import Door, check_exposure
 from serving.errors import ServingError
-from serving.grpc_api import GrpcServer
-from serving.http_api import create_app, create_metrics_app
-from serving.http_server import run_http
-from serving.lifecycle import Life, keep_fresh
+from serving.observing import logs
+from serving.observing.telemetry import open_tracer
 from serving.opening import open_service
-from serving.ports import PortError, address, listen
+from serving.process.lifecycle import Life, keep_fresh
+from serving.process.ports import PortError, address, listen
+from serving.process.watched import FilesError, Watched
 from serving.service import Service
 from serving.settings import Settings, SettingsError, describe, load_settings
 from serving.settings_flags import add_flags, read_flags
-from serving.telemetry import open_tracer
-from serving.tls import grpc_credentials, open_certificates, rotating_context
-from serving.watched import FilesError, Watched
+from serving.transports.grpc_api import GrpcServer
+from serving.transports.http_api import create_app, create_metrics_app
+from serving.transports.http_server import run_http
+from serving.transports.tls import grpc_credentials, open_certificates, rotating_context
 
 log = logging.getLogger(__name__)
 

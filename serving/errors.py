@@ -32,17 +32,25 @@ class ServingError(Exception):
     """What went wrong, in the client's terms.
 
     `field` is the path of the request field at fault (for example `class_label`), `retry_after` the
-    seconds after which the same request may succeed.
+    seconds after which the same request may succeed, `turned_away` in a word why a caller was, for the count
+    of those (`metrics.TURNED_AWAY`).
     """
 
     def __init__(
-        self, code: Code, message: str, *, field: str | None = None, retry_after: float | None = None
+        self,
+        code: Code,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after: float | None = None,
+        turned_away: str | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.field = field
         self.retry_after = retry_after
+        self.turned_away = turned_away
 
     def again(self) -> ServingError:
         """The same error for one more request, since a traceback belongs to one."""

@@ -6,6 +6,7 @@ same whatever the count, the batch or the order of the calls.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from enum import IntEnum
 
@@ -43,8 +44,30 @@ def classes(seed: int, count: int, labels: int) -> NDArray[np.int64]:
     )
 
 
+class _Keyed(threading.local):
+    """A generator for each thread, set to keys and counters: making one each time takes far longer."""
+
+    def __init__(self) -> None:
+        self.bits = np.random.Philox(key=0)
+        self.generator = np.random.Generator(self.bits)
+
+
+_keyed = _Keyed()
+_EMPTY = np.zeros(4, np.uint64)
+
+
 def _generator(seed: int, image: int, stream: Stream, step: int) -> np.random.Generator:
+    """The generator of these, to be used before the thread asks for another."""
     # Draws move the lowest word of the counter alone: (step, stream) in the upper words keeps them apart.
-    key = np.array([seed, image], np.uint64)
-    counter = np.array([0, 0, step, stream], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    _keyed.bits.state = {
+        "bit_generator": "Philox",
+        "state": {
+            "key": np.array([seed, image], np.uint64),
+            "counter": np.array([0, 0, step, stream], np.uint64),
+        },
+        "buffer": _EMPTY,
+        "buffer_pos": len(_EMPTY),  # nothing is left of what was drawn before
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return _keyed.generator

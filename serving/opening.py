@@ -14,24 +14,24 @@ from serving.backends import BACKENDS, Backend
 from serving.batching.admission import Admission
 from serving.batching.engine import Engine
 from serving.batching.run import Runner
-from serving.cache import ResultCache
-from serving.control import Control
-from serving.drawing import Drawing
-from serving.event_loop import watch_event_loop
-from serving.gpu import GpuCollector
-from serving.holdings import Graph, Holdings
 from serving.manifest import Manifest
-from serving.metrics import Metrics
+from serving.observing.event_loop import watch_event_loop
+from serving.observing.gpu import GpuCollector
+from serving.observing.metrics import Metrics
 from serving.oip.graphs import Graphs
 from serving.oip.inference import OpenInference
 from serving.oip.shared_memory import SharedMemory
-from serving.picture_pool import PicturePool
-from serving.repository import Repository
-from serving.requests import Requests
+from serving.repository.control import Control
+from serving.repository.holdings import Graph, Holdings
+from serving.repository.live import Repository
+from serving.repository.state_metrics import StateCollector
+from serving.requests.cache import ResultCache
+from serving.requests.context import Requests
+from serving.requests.drawing import Drawing
+from serving.requests.picture_pool import PicturePool
 from serving.resolve import resolve
 from serving.service import Service
 from serving.settings import Settings
-from serving.state_metrics import StateCollector
 
 log = logging.getLogger(__name__)
 

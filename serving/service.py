@@ -17,27 +17,27 @@ from typing import Protocol
 import numpy as np
 from opentelemetry.trace import Tracer
 
-from serving import checks
 from serving.batching.run import Runner
 from serving.calls import Array, Progress
 from serving.catalog import PublicModel
-from serving.control import Control
-from serving.describe import describe, run_info
-from serving.drawing import Drawing
 from serving.errors import Code, ServingError
-from serving.exploration import DEFAULT_COUNT, Bounds, latent_message, plan_exploration
-from serving.generation import Generation, plan
 from serving.manifest import Manifest
 from serving.oip.inference import OpenInference
 from serving.pb import image_generation_pb2 as pb
-from serving.picture_pool import PicturePool
 from serving.programs.generate import draw
 from serving.programs.latents import encode
 from serving.programs.translate import translate
-from serving.repository import Repository
-from serving.requests import RequestContext, Requests, new_ticket
+from serving.repository.control import Control
+from serving.repository.live import Repository
+from serving.requests import checks
+from serving.requests.context import RequestContext, Requests, new_ticket
+from serving.requests.describe import describe, run_info
+from serving.requests.drawing import Drawing
+from serving.requests.exploration import DEFAULT_COUNT, Bounds, latent_message, plan_exploration
+from serving.requests.generation import Generation, plan
+from serving.requests.picture_pool import PicturePool
+from serving.requests.streaming import stream
 from serving.settings import Settings
-from serving.streaming import stream
 
 __all__ = ["RequestContext", "Service"]
 
@@ -116,6 +116,10 @@ class Service:
         UNAVAILABLE where the repository cannot be read. For admins.
         """
         await self._control.reload()
+
+    def turned_away(self, reason: str) -> None:
+        """Counts a caller whom a transport turned away, for a reason of `metrics.TURNED_AWAY`."""
+        self._requests.turned_away(reason)
 
     def card(self, model: str) -> str | None:
         """The model card in Markdown, where there is one. NOT_FOUND for an unknown model."""

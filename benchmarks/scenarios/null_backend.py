@@ -1,46 +1,53 @@
-"""A backend that computes nothing: what remains of a request is the gateway's own work."""
+"""A backend that computes next to nothing: what remains of a request is the gateway's own work."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from serving.backends.onnxruntime import OnnxRuntimeBackend
 from serving.calls import Computed, Tensors
 from serving.settings import Settings
 
-_MOST_ROWS = 1024
+_Rows = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+"""Shape of a row and type of each output by name."""
 
 
 class NullBackend(OnnxRuntimeBackend):
-    """The embedded engine with its threads, whose calls return zeros at once."""
+    """The embedded engine with its sessions and threads, whose calls return zeros at once.
+
+    The first call of a version that was loaded is its probe, which is computed, or the version would be
+    refused. So is the first call of each shape of rows, as it tells what the zeros look like.
+    """
+
+    _rows: dict[tuple[str, int], dict[tuple[tuple[int, ...], ...], _Rows]]
 
     @classmethod
     def from_settings(cls, settings: Settings) -> NullBackend:
         backend = super().from_settings(settings)
         assert isinstance(backend, NullBackend)
-        backend._zeros = {}
+        backend._rows = {}
         return backend
 
-    _zeros: dict[str, dict[str, NDArray[Any]]]
+    async def load(self, graph: str, version: int) -> None:
+        await super().load(graph, version)
+        self._rows[graph, version] = {}
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
-        if graph not in self._zeros:
-            manifest = next(m for m in (await self.index()).manifests if m.graph == graph)
-            self._zeros[graph] = {
-                spec.name: np.zeros((_MOST_ROWS, *spec.shape), np.float32) for spec in manifest.outputs
-            }
+    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
+        known = self._rows.setdefault((graph, version), {})
+        shapes = tuple(array.shape[1:] for array in inputs.values())
+        if shapes not in known:
+            computed = await super().infer(graph, version, inputs, first=first)
+            known[shapes] = {name: (array.shape[1:], array.dtype) for name, array in computed.outputs.items()}
+            return computed
         rows = len(next(iter(inputs.values())))
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, _first, self._zeros[graph], rows)
+        return await self._workers.call(_zeros, known[shapes], rows, first=first)
 
 
-def _first(arrays: Mapping[str, NDArray[Any]], rows: int) -> Computed:
+def _zeros(outputs: _Rows, rows: int) -> Computed:
     began = perf_counter()
-    outputs = {name: array[:rows].copy() for name, array in arrays.items()}
-    return Computed(outputs, perf_counter() - began)
+    zeros = {name: np.zeros((rows, *shape), dtype) for name, (shape, dtype) in outputs.items()}
+    return Computed(zeros, perf_counter() - began)

@@ -18,7 +18,7 @@ from serving.backends import BACKENDS
 from serving.catalog import build, scan
 from serving.errors import ServingError
 from serving.opening import open_service
-from serving.requests import RequestContext
+from serving.requests.context import RequestContext
 from serving.service import Service
 from serving.settings import Settings
 

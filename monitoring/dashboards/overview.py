@@ -130,6 +130,19 @@ OVERVIEW = Dashboard(
                 unit="reqps",
                 kind="stacked",
             ),
+            Panel(
+                title="Callers turned away",
+                description="no_key, unknown_key and scope: who they are. key_...: over a limit of their "
+                "key. too_large, too_slow and no_message: what they send. None of it reaches the engine.",
+                queries=[
+                    Query(
+                        expr=total("atelier_callers_turned_away_total", "reason"),
+                        legend="{{reason}}",
+                    )
+                ],
+                unit="reqps",
+                kind="stacked",
+            ),
         ],
         "Room and work": [
             Panel(

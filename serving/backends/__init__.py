@@ -46,8 +46,11 @@ class Backend(Protocol):
     def slots(self) -> int:
         """How many calls to all graphs together run at a time; more would wait inside the engine."""
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
+    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
         """One call: inputs by name, each [rows, ...]; outputs likewise, and the time that it took.
+
+        With `first` it does not wait for the calls before it, as far as the engine behind can do that; there
+        are at most as many of those at a time as of the others.
 
         Cancelling ends the call where that can be; the inputs are not read any more when this returns.
         Raises `ServingError` UNAVAILABLE where the version is not loaded or the engine is gone.

@@ -16,11 +16,12 @@ import numpy as np
 from serving.backends.binding import Bound, Direct, can_be_bound
 from serving.backends.providers import CPU, Accelerator, Choice, Device
 from serving.backends.sessions import Sessions, onnxruntime_and_providers
+from serving.backends.workers import Workers
 from serving.calls import Computed, Tensors
 from serving.catalog import MODEL_FILE, Index, Parsed, scan
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest, TensorSpec
-from serving.processors import processors
+from serving.process.processors import processors
 
 if TYPE_CHECKING:
     from serving.settings import Settings
@@ -75,8 +76,9 @@ class OnnxRuntimeBackend:
         self._providers: set[str] = set()
         self._opener = Sessions(self.choice, threads=threads)
         self._closed = False
-        self._pool = ThreadPoolExecutor(self.slots(), thread_name_prefix="onnxruntime")
-        self._gpu_pool = ThreadPoolExecutor(max(instances, 1), thread_name_prefix="gpu")
+        self._workers = Workers(self.slots(), "onnxruntime")
+        self._express = Workers(self.slots(), "express")
+        self._gpu_workers = Workers(max(instances, 1), "gpu")
         # Apart from the calls, none of which waits for a model that is being read.
         self._loaders = ThreadPoolExecutor(self.slots(), thread_name_prefix="loading")
 
@@ -114,7 +116,7 @@ class OnnxRuntimeBackend:
         """Lets the session go; calls under way keep it until they end."""
         loaded = self._sessions.pop((graph, version), None)
         if loaded is not None and loaded.provider != CPU and not self._closed:
-            await asyncio.get_running_loop().run_in_executor(self._gpu_pool, loaded.calls.release)
+            await self._gpu_workers.call(loaded.calls.release)
 
     def ready(self, graph: str, version: int) -> bool:
         """Whether the session is there."""
@@ -131,19 +133,16 @@ class OnnxRuntimeBackend:
         on_gpu = self.choice.demanded or self._providers - {CPU}
         return 1 if on_gpu else self._processors
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
-        """One call in a thread of the pool."""
+    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
+        """One call in a thread."""
         loaded = self._sessions.get((graph, version))
         if loaded is None:
             raise ServingError(Code.UNAVAILABLE, f"version {version} of {graph} is not loaded")
-        loop = asyncio.get_running_loop()
-        pool = self._pool if loaded.provider == CPU else self._gpu_pool
-        call = loop.run_in_executor(pool, _timed, loaded.calls, inputs)
-        try:
-            return await asyncio.shield(call)
-        except asyncio.CancelledError:
-            await asyncio.wait([call])  # a thread cannot be stopped, and reads the inputs until it ends
-            raise
+        if loaded.provider != CPU:
+            return await self._gpu_workers.call(_timed, loaded.calls, inputs, first=first)
+        # The system's scheduler shares the cores better than any order of calls on its busy threads.
+        workers = self._express if first else self._workers
+        return await workers.call(_timed, loaded.calls, inputs)
 
     def folder(self, graph: str) -> Path | None:
         """The graph's folder."""
@@ -165,8 +164,9 @@ class OnnxRuntimeBackend:
         """Waits for calls under way, then lets everything go."""
         self._closed = True
         await asyncio.to_thread(self._loaders.shutdown)
-        await asyncio.to_thread(self._pool.shutdown)
-        await asyncio.to_thread(self._gpu_pool.shutdown)
+        await asyncio.to_thread(self._workers.close)
+        await asyncio.to_thread(self._express.close)
+        await asyncio.to_thread(self._gpu_workers.close)
         self._sessions.clear()
 
     def _open(self, manifest: Manifest, version: int) -> _Loaded:

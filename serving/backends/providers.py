@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from serving.acceleration import Precision, Profile, profile_text
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
+from serving.manifest.acceleration import Precision, Profile, profile_text
 
 Device = Literal["auto", "cpu", "cuda"]
 Accelerator = Literal["none", "tensorrt"]

@@ -8,10 +8,10 @@ from time import monotonic
 
 from serving.batching.ticket import Backlog, Ticket
 from serving.errors import Code, ServingError
-from serving.metrics import Metrics
+from serving.observing.metrics import Metrics
 
 _SHORTEST_RETRY, _LONGEST_RETRY = 0.1, 60.0
-_PRUDENCE = 0.85
+_PRUDENCE = 0.5  # a backlog that is let grow up to what can just be met makes everybody in it late
 _CERTAINTY = 0.8  # the machine may be quicker than it was: only what is late by more than that is refused
 
 
@@ -120,11 +120,10 @@ class Admission:
                 f"the request takes about {duration:.3g} s on an idle machine, and its deadline leaves "
                 f"{max(0.0, allowed * _CERTAINTY):.3g} s: ask for less, or set a later one",
             )
-        # A backlog that is let grow beyond what can be met makes everybody in it late.
-        allowed = _PRUDENCE * (ticket.deadline - monotonic())
-        if duration + self._backlog.seconds / self._slots() <= allowed:
+        left = ticket.deadline - monotonic() - duration
+        if self._waiting_time(self._backlog.seconds) <= left:
             return
-        late = duration + self._ahead_of(ticket) / self._slots() - allowed
+        late = self._waiting_time(self._ahead_of(ticket)) - left
         if late > 0:
             raise self._refusal(
                 "late",
@@ -147,9 +146,13 @@ class Admission:
             if other.size < ticket.size or (other.size == ticket.size and other.deadline <= ticket.deadline)
         )
 
+    def _waiting_time(self, seconds: float) -> float:
+        """Time that must be there for so much compute to be done first."""
+        return self._backlog.takes(seconds) / self._slots() / _PRUDENCE
+
     def _until_left(self, share: float) -> float:
         """Seconds until that share of what is under way has left."""
-        return share * self._backlog.seconds / self._slots()
+        return share * self._backlog.takes(self._backlog.seconds) / self._slots()
 
     def _refusal(self, reason: str, message: str, retry_after: float | None) -> ServingError:
         """An error, counted by reason; with `retry_after` the same may succeed after so many seconds."""

@@ -6,42 +6,40 @@ import asyncio
 import contextvars
 import logging
 import math
-from collections import Counter
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 import numpy as np
 
 from serving.backends import Backend
 from serving.batching.cost import CostTable
-from serving.batching.lane import Entry, Lane, Part
-from serving.batching.policy import Shares, choose
+from serving.batching.dispatch import Dispatcher
+from serving.batching.lane import Batch, Entry, Lane
 from serving.batching.statistics import Statistics
 from serving.batching.ticket import Backlog, Ticket
-from serving.calls import Call, Tensors
+from serving.batching.under_way import Tell, UnderWay
+from serving.calls import Call, Program, Result, Tensors
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
-from serving.metrics import Metrics
-from serving.tracing import begin_step, call_span, end_step, exemplar, leave_queue
+from serving.observing.metrics import Metrics
+from serving.observing.tracing import begin_step, call_span, current, end_step, exemplar, leave_queue
 
 log = logging.getLogger(__name__)
 
-LaneKey = tuple[str, int, tuple[tuple[str, tuple[int, ...]], ...]]
-"""Graph, version, and the shapes of a row by input."""
+LaneKey = tuple[str, int, tuple[tuple[int, ...], ...]]
+"""Graph, version, and the shapes of a row in the order of the manifest's inputs."""
 
 _TABLES = 1024
-_WORTH_SPLITTING = 0.9
+_NOBODY = contextvars.Context()
+"""No request's context: what is dispatched is everybody's."""
 
 
 class Engine:
     """Joins calls of all requests into batches. Lives in one event loop.
 
-    There is one lane for each graph, version and shape of row. When an instance is free, the lane of whoever
-    is next (see `policy`) gives it a batch, filled in the order of turns up to the size beyond which the
-    graph gains nothing (see `cost`). It never waits for company: while every instance is busy rows gather,
-    so batches grow with the load. `manifests` are those of the graphs that may be called, by graph and
-    version; they come and go while it runs.
+    There is one lane for each graph, version and shape of row, where calls wait until the dispatcher takes
+    their rows into a batch. `manifests` are those of the graphs that may be called, by graph and version;
+    they come and go while it runs.
     """
 
     def __init__(
@@ -58,41 +56,35 @@ class Engine:
         self._metrics = metrics
         self.backlog = Backlog()
         self.statistics = Statistics()
-        self._shares = Shares()
+        self._dispatcher = Dispatcher(backend, self.backlog, start=self._start, later=self._later)
         self._costs: dict[LaneKey, CostTable] = {}
         self._lanes: dict[LaneKey, Lane] = {}
-        self._waiting: dict[Lane, None] = {}
-        self._running: Counter[str] = Counter()
+        self._calls: dict[UnderWay, tuple[Lane, Entry]] = {}
         self._dispatch_due = False
         self._batch_ended = asyncio.Event()
-        self._batches: dict[asyncio.Task[None], list[Part]] = {}
+        self._batches: dict[asyncio.Task[None], Batch] = {}
         self._closed = False
         # Asked by a scrape, in a thread of its own.
-        metrics.rows_pending.set_function(lambda: sum(lane.pending for lane in list(self._waiting)))
+        metrics.rows_pending.set_function(lambda: self._dispatcher.pending)
+
+    async def run(self, program: Program[Result], ticket: Ticket, tell: Tell | None = None) -> Result:
+        """What the program returns, its calls computed and its progress told as it comes.
+
+        From one call to the next it is led by whatever computed the call, so that a step costs no turn of the
+        event loop. Cancelling withdraws its rows; batch mates never notice.
+        """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        run = UnderWay(program=program, ticket=ticket, tell=tell, traced=current(), future=future)
+        self._advance(run, None)
+        try:
+            return await future
+        finally:
+            self._leave(run)
+            program.close()
 
     async def call(self, call: Call, ticket: Ticket) -> Tensors:
-        """The outputs of a call. Cancelling withdraws its rows; batch mates never notice."""
-        if self._closed:
-            raise ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again elsewhere")
-        lane = self._lane(call, ticket.version)
-        future: asyncio.Future[Tensors] = asyncio.get_running_loop().create_future()
-        step = begin_step(call.graph, call.rows)
-        entry = Entry(inputs=call.inputs, rows=call.rows, ticket=ticket, future=future, step=step)
-        self._waiting[lane] = None
-        lane.put(entry)
-        self._dispatch_soon()
-        statistics = self.statistics.of(lane.graph, lane.version)
-        try:
-            outputs = await future
-        except BaseException:
-            statistics.fail.add(monotonic() - entry.submitted)
-            self._abandon(entry)
-            raise
-        finally:
-            lane.withdraw(entry)
-            end_step(step)
-        statistics.answered(monotonic() - entry.submitted)
-        return outputs
+        """The outputs of a single call."""
+        return await self.run(_only(call), ticket)
 
     def slots(self) -> int:
         """Calls that run at a time."""
@@ -107,9 +99,7 @@ class Engine:
         manifest = self._manifests[graph, version]
         if any(axis < 0 for spec in manifest.inputs for axis in spec.shape):
             return None
-        return self._table(
-            (graph, version, tuple(sorted((spec.name, spec.shape) for spec in manifest.inputs)))
-        )
+        return self._table((graph, version, tuple(spec.shape for spec in manifest.inputs)))
 
     def expect(self, ticket: Ticket) -> None:
         """Notes what a request is going to cost, as far as that has been measured."""
@@ -130,17 +120,17 @@ class Engine:
 
     async def idle(self) -> None:
         """Until nothing runs and nothing waits."""
-        while self._waiting or self._running.total():
+        while not self._dispatcher.idle:
             self._batch_ended.clear()
             await self._batch_ended.wait()
 
     async def measure(self, graph: str, version: int, inputs: Tensors) -> float:
         """Seconds of one call by itself, which an instance is taken for."""
-        self._running[graph] += 1
+        self._dispatcher.occupy(graph, 1)
         try:
             return (await self._backend.infer(graph, version, inputs)).seconds
         finally:
-            self._running[graph] -= 1
+            self._dispatcher.occupy(graph, -1)
             self._dispatch_soon()
 
     def inherit(self, graph: str, version: int, before: int) -> None:
@@ -158,18 +148,54 @@ class Engine:
     async def close(self) -> None:
         """Begins nothing new, and waits for the batches under way."""
         self._closed = True
-        for lane in self._waiting:
-            for part in lane.take(lane.pending, self._shares, monotonic()):
-                part.entry.fail(ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again"))
-        self._waiting.clear()
+        for entry in self._dispatcher.drain():
+            entry.run.fail(ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again"))
         while self._batches:
             await asyncio.wait(self._batches)
 
+    def _advance(self, run: UnderWay, reply: Tensors | None) -> None:
+        """Leads a program to its next call, which waits then, or to its end."""
+        call = run.advance(reply)
+        if call is None:
+            return
+        try:
+            self._put(run, call)
+        except Exception as error:
+            run.fail(error)
+
+    def _put(self, run: UnderWay, call: Call) -> None:
+        if self._closed:
+            raise ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again elsewhere")
+        lane = self._lane(call, run.ticket.version)
+        step = begin_step(run.traced, call.graph, call.rows)
+        entry = Entry(run=run, inputs=call.inputs, rows=call.rows, step=step)
+        self._calls[run] = lane, entry
+        self._dispatcher.put(lane, entry)
+        self._dispatch_soon()
+
+    def _answer(self, run: UnderWay, outputs: Tensors, now: float) -> None:
+        """The present call of a program has been computed."""
+        lane, entry = self._calls.pop(run)
+        end_step(entry.step)
+        self.statistics.of(lane.graph, lane.version).answered(now - entry.submitted)
+        self._advance(run, outputs)
+
+    def _leave(self, run: UnderWay) -> None:
+        """Withdraws the present call of a program that nobody waits for any more, if it has one."""
+        if run not in self._calls:
+            return
+        lane, entry = self._calls.pop(run)
+        self.statistics.of(lane.graph, lane.version).fail.add(monotonic() - entry.submitted)
+        self._abandon(entry)
+        lane.withdraw(entry)
+        end_step(entry.step)
+        self._dispatch_soon()  # there may be nothing left to wait for
+
     def _lane(self, call: Call, version: int) -> Lane:
-        key = (call.graph, version, tuple(sorted((name, a.shape[1:]) for name, a in call.inputs.items())))
+        manifest = self._manifests[call.graph, version]
+        key = (call.graph, version, tuple([call.inputs[spec.name].shape[1:] for spec in manifest.inputs]))
         lane = self._lanes.get(key)
         if lane is None:
-            manifest = self._manifests[call.graph, version]
             row_bytes = sum(array.nbytes for array in call.inputs.values()) // call.rows
             lane = self._lanes[key] = Lane(
                 graph=call.graph,
@@ -190,156 +216,117 @@ class Engine:
         """Dispatches when all that were woken together have put in their next call: so they stay together."""
         if not self._dispatch_due:
             self._dispatch_due = True
-            # In no request's context: what is dispatched is everybody's.
-            asyncio.get_running_loop().call_soon(self._dispatch, context=contextvars.Context())
+            asyncio.get_running_loop().call_soon(self._dispatch, context=_NOBODY)
 
     def _dispatch(self) -> None:
         self._dispatch_due = False
-        while (free := self._backend.slots() - self._running.total()) > 0:
-            chosen = self._next()
-            if chosen is None:
-                break
-            lane, horizon = chosen
-            for batch in range(self._spread(lane, free), 0, -1):
-                room = min(lane.cost.best(lane.max_rows), -(-lane.pending // batch))
-                parts = lane.take(room, self._shares, monotonic(), horizon=horizon)
-                horizon = None
-                if parts:
-                    self._start(lane, parts)
-        self._run_ahead()
+        self._dispatcher.dispatch()
         self._batch_ended.set()
 
-    def _run_ahead(self) -> None:
-        """Hands the backend a full batch more than it has instances, if one waits.
+    def _later(self, seconds: float, function: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(seconds, function, context=_NOBODY)
 
-        An instance that is done goes on with it at once, while the results of the last batch are given out.
-        """
-        if self._running.total() != self._backend.slots():
-            return
-        chosen = self._next(ahead=1)
-        if chosen is not None:
-            lane, horizon = chosen
-            full = lane.cost.full(lane.max_rows)
-            if lane.pending >= full and (
-                parts := lane.take(full, self._shares, monotonic(), horizon=horizon)
-            ):
-                self._start(lane, parts)
-
-    def _next(self, ahead: int = 0) -> tuple[Lane, float | None] | None:
-        """The lane whose turn it is, and the horizon where that is because a deadline is near."""
-        self._waiting = {lane: None for lane in self._waiting if lane.pending}
-        lanes = [
-            lane
-            for lane in self._waiting
-            if self._running[lane.graph] < self._backend.instances(lane.graph) + ahead
-        ]
-        return choose(lanes, self._shares, self._backend.slots(), monotonic(), self.backlog.seconds)
-
-    def _spread(self, lane: Lane, free: int) -> int:
-        """Over how many of the free instances a lane's rows go.
-
-        What is free is shared among the lanes that wait, and a lane's rows over its share of it where that
-        is quicker: on an idle engine they are computed side by side, rather than in one call on one core.
-        """
-        share = max(1, free // len(self._waiting))
-        share = min(share, self._backend.instances(lane.graph) - self._running[lane.graph])
-        whole, split = lane.cost.seconds(lane.pending), lane.cost.seconds(-(-lane.pending // share))
-        return share if whole == 0 or split < _WORTH_SPLITTING * whole else 1
-
-    def _start(self, lane: Lane, parts: list[Part]) -> None:
-        lane.running += 1
-        self._running[lane.graph] += 1
-        task = asyncio.create_task(self._compute(lane, parts))
-        self._batches[task] = parts
+    def _start(self, batch: Batch) -> None:
+        task = asyncio.create_task(self._compute(batch))
+        self._batches[task] = batch
         task.add_done_callback(self._batches.pop)
 
     def _abandon(self, entry: Entry) -> None:
         """Ends the batches of a call that nobody waits for any more, unless it has mates in them."""
-        for task, parts in self._batches.items():
-            entries = [part.entry for part in parts]
-            if entry in entries and all(each.future.done() for each in entries):
+        for task, batch in self._batches.items():
+            if not batch.wanted and any(part.entry is entry for part in batch.parts):
                 task.cancel()
 
-    async def _compute(self, lane: Lane, parts: list[Part]) -> None:
-        for part in parts:
-            if part.start == 0:
-                leave_queue(part.entry.step, lane.graph, part.entry.waited)
+    async def _compute(self, batch: Batch) -> None:
+        lane = batch.lane
+        for entry in batch.begun:
+            leave_queue(entry.step, lane.graph, entry.waited)
         try:
-            await self._infer(lane, parts)
+            await self._infer(batch)
         finally:
-            lane.running -= 1
-            self._running[lane.graph] -= 1
+            self._dispatcher.ended(batch)
             self._forget_if_idle(lane)
             self._dispatch_soon()
 
-    async def _infer(self, lane: Lane, parts: list[Part]) -> None:
+    async def _infer(self, batch: Batch) -> None:
         """Computes a batch. If it fails, each call in it is computed alone, and only those at fault fail."""
+        lane, parts = batch.lane, batch.parts
         began = monotonic()
-        inputs, buffers = lane.join(parts)
+        inputs, buffers = lane.join(parts, batch.rows)
         join = monotonic() - began
+        steps = [part.entry.step for part in parts]
         try:
-            with self._call_span(lane, parts):
-                outputs, seconds = await self._backend.infer(lane.graph, lane.version, inputs)
+            with call_span(lane.graph, lane.version, batch.rows, steps):
+                outputs, seconds = await self._backend.infer(
+                    lane.graph, lane.version, inputs, first=batch.first
+                )
         except Exception as error:
             self._metrics.graph(lane.graph).call_failures.inc()
             if not isinstance(error, ServingError):
-                log.exception("a call of %s with %d rows failed", lane.graph, sum(p.rows for p in parts))
+                log.exception("a call of %s with %d rows failed", lane.graph, batch.rows)
             if isinstance(error, ServingError) or len(parts) == 1:
                 for part in parts:
-                    part.entry.fail(_failure(error, lane))
+                    part.entry.run.fail(_failure(error, lane))
                 return
         else:
             ended = monotonic()
-            self._observe(lane, parts, seconds)
-            self._distribute(lane, parts, outputs)
-            self._count(lane, parts, join=join, infer=seconds, split=monotonic() - ended)
+            waits = [entry.waited for entry in batch.begun]
+            self._distribute(batch, outputs)
+            self._observe(batch, seconds)
+            self.statistics.of(lane.graph, lane.version).batch(
+                batch.rows, waits, join, seconds, monotonic() - ended
+            )
             return
         finally:
             if buffers is not None:
                 lane.give_back(buffers)
         for part in parts:
-            if not part.entry.future.done():
-                await self._infer(lane, [part])
-
-    def _call_span(self, lane: Lane, parts: list[Part]) -> AbstractContextManager[None]:
-        rows = sum(part.rows for part in parts)
-        return call_span(lane.graph, lane.version, rows, [part.entry.step for part in parts])
+            if not part.entry.run.future.done():
+                await self._infer(Batch(lane=lane, parts=[part], rows=part.rows, size=batch.size))
 
     def _forget_if_idle(self, lane: Lane) -> None:
         """Lets go of a lane of a size that one client happened to ask for, so that sizes do not pile up."""
         if lane.dynamic and not lane.running and not lane.pending:
             self._lanes = {key: kept for key, kept in self._lanes.items() if kept is not lane}
 
-    def _observe(self, lane: Lane, parts: list[Part], seconds: float) -> None:
-        rows = sum(part.rows for part in parts)
-        lane.cost.observe(max(rows, lane.min_rows), seconds)
-        metrics = self._metrics.graph(lane.graph)
-        metrics.call_seconds.observe(seconds, exemplar(parts[0].entry.step))
-        metrics.batch_rows.observe(rows)
-        metrics.rows.inc(rows)
-        if rows < lane.min_rows:
-            metrics.rows_padded.inc(lane.min_rows - rows)
-        for part in parts:
-            if part.start == 0:
-                metrics.steps.inc()
-                metrics.queue_seconds.observe(part.entry.waited, exemplar(part.entry.step))
-
-    def _count(self, lane: Lane, parts: list[Part], *, join: float, infer: float, split: float) -> None:
-        rows = sum(part.rows for part in parts)
-        waits = [part.entry.started - part.entry.submitted for part in parts if part.start == 0]
-        self.statistics.of(lane.graph, lane.version).batch(rows, waits, join, infer, split)
-
-    def _distribute(self, lane: Lane, parts: list[Part], outputs: Tensors) -> None:
+    def _distribute(self, batch: Batch, outputs: Tensors) -> None:
+        graph = batch.lane.graph
         now = monotonic()
         at = 0
-        for part in parts:
-            if part.entry.future.done():
-                self._metrics.graph(lane.graph).rows_in_vain.inc(part.rows)
+        for part in batch.parts:
+            entry = part.entry
+            if entry.run.future.done():
+                self._metrics.graph(graph).rows_in_vain.inc(part.rows)
             else:
                 rows = {name: array[at : at + part.rows] for name, array in outputs.items()}
-                part.entry.ticket.rows[lane.graph] += part.rows
-                part.entry.receive(part, rows, now)
+                entry.ticket.rows[graph] += part.rows
+                whole = entry.receive(part, rows, now)
+                if whole is not None:
+                    self._answer(entry.run, whole, now)
             at += part.rows
+
+    def _observe(self, batch: Batch, seconds: float) -> None:
+        lane = batch.lane
+        if not batch.first:  # with more calls than instances each takes longer than it costs
+            lane.cost.observe(max(batch.rows, lane.min_rows), seconds)
+        self._dispatcher.earn(seconds)
+        metrics = self._metrics.graph(lane.graph)
+        metrics.call_seconds.observe(seconds, exemplar(batch.parts[0].entry.step))
+        metrics.batch_rows.observe(batch.rows)
+        metrics.rows.inc(batch.rows)
+        if batch.rows < lane.min_rows:
+            metrics.rows_padded.inc(lane.min_rows - batch.rows)
+        begun = batch.begun
+        metrics.steps.inc(len(begun))
+        for entry in begun:
+            metrics.queue_seconds.observe(entry.waited, exemplar(entry.step))
+
+
+def _only(call: Call) -> Program[Tensors]:
+    """The program of a single call."""
+    outputs = yield call
+    assert outputs is not None, "a call is answered with its outputs"
+    return outputs
 
 
 def _failure(error: Exception, lane: Lane) -> ServingError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import dataclass, field
 from time import monotonic
@@ -12,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.batching.cost import CostTable
-from serving.batching.policy import Claim, Kind, Queue, Shares, Turn
+from serving.batching.policy import LARGEST_SIZE, Kind, Queue, Shares, Turn
 from serving.batching.ticket import Ticket
+from serving.batching.under_way import UnderWay
 from serving.calls import Tensors
 from serving.errors import Code, ServingError
-from serving.tracing import Traced
+from serving.observing.tracing import Traced
 
 _GUESSED_ROW_SECONDS = 0.001  # charged until the first call has been measured
 
@@ -25,14 +25,12 @@ _GUESSED_ROW_SECONDS = 0.001  # charged until the first call has been measured
 class Entry:
     """One call of a request. Large ones are computed in parts, by several batches."""
 
+    run: UnderWay
+    """The program whose call it is."""
     inputs: Tensors
     """Input tensors by name, each [rows, ...]."""
     rows: int
     """Number of rows."""
-    ticket: Ticket
-    """Whose call it is."""
-    future: asyncio.Future[Tensors]
-    """Resolves to the outputs; done before its time when the caller has gone."""
     submitted: float = field(default_factory=monotonic)
     """When it was put into the lane."""
     started: float = 0.0
@@ -49,6 +47,11 @@ class Entry:
     """Its span, where the request is traced."""
 
     @property
+    def ticket(self) -> Ticket:
+        """The request that it is made for."""
+        return self.run.ticket
+
+    @property
     def waited(self) -> float:
         """Seconds from when it was put into the lane to when its first rows were taken."""
         return self.started - self.submitted
@@ -58,29 +61,26 @@ class Entry:
         if not self.taken:
             self.started = now
             self.ticket.queue_seconds += self.waited
-        part = Part(entry=self, start=self.taken, stop=min(self.rows, self.taken + room))
-        self.taken = part.stop
+        part = Part(entry=self, start=self.taken, rows=min(self.rows - self.taken, room))
+        self.taken += part.rows
         return part
 
-    def receive(self, part: Part, outputs: Tensors, now: float) -> None:
-        """Takes the rows of a part, for which somebody waits; with the last of them the call is answered."""
+    def receive(self, part: Part, outputs: Tensors, now: float) -> Tensors | None:
+        """Takes the rows of a part that somebody waits for; with the last of them the outputs of the call."""
         self.computed += part.rows
         if part.rows < self.rows:
             for name, rows in outputs.items():
                 if name not in self.outputs:
                     self.outputs[name] = np.empty((self.rows, *rows.shape[1:]), rows.dtype)
                 self.outputs[name][part.start : part.stop] = rows
-        if self.computed == self.rows:
-            self.ticket.compute_seconds += now - self.started
-            self.future.set_result(self.outputs or outputs)
-
-    def fail(self, error: ServingError) -> None:
-        """Answers the call with an error, unless it is answered."""
-        if not self.future.done():
-            self.future.set_exception(error)
+        if self.computed < self.rows:
+            return None
+        self.ticket.compute_seconds += now - self.started
+        self.inputs = {}  # queues may remember the call for a while
+        return self.outputs or outputs
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, eq=False, slots=True)
 class Part:
     """Rows of an entry that one batch computes."""
 
@@ -88,13 +88,39 @@ class Part:
     """The call."""
     start: int
     """First row."""
-    stop: int
-    """Row after the last."""
+    rows: int
+    """Number of rows."""
 
     @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.stop - self.start
+    def stop(self) -> int:
+        """Row after the last."""
+        return self.start + self.rows
+
+
+@dataclass(kw_only=True, eq=False, slots=True)
+class Batch:
+    """Rows that go into one call of a graph."""
+
+    lane: Lane
+    """Where they waited."""
+    parts: list[Part]
+    """Whose they are."""
+    rows: int
+    """Number of rows."""
+    size: int
+    """Size class of the longest request in it."""
+    first: bool = False
+    """Whether it is computed besides those that the instances are busy with."""
+
+    @property
+    def begun(self) -> list[Entry]:
+        """The calls whose first rows are in it."""
+        return [part.entry for part in self.parts if part.start == 0]
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for it still."""
+        return any(not part.entry.run.future.done() for part in self.parts)
 
 
 class Lane:
@@ -111,20 +137,21 @@ class Lane:
         self.cost = cost
         self.pending = 0
         self.running = 0
+        self.computing = 0
         self._queue: Queue[Entry] = Queue(_gone)
         self._buffers: list[dict[str, NDArray[Any]]] = []
 
     def put(self, entry: Entry) -> None:
         """Adds a call."""
         ticket = entry.ticket
-        claim = Claim(
+        entry.kind = (ticket.size, self.graph)
+        self._queue.put(
+            entry,
             client=ticket.client,
-            kind=(ticket.size, self.graph),
+            kind=entry.kind,
             deadline=ticket.deadline,
             latest_start=ticket.latest_start,
         )
-        entry.kind = claim.kind
-        self._queue.put(entry, claim)
         self.pending += entry.rows
 
     def withdraw(self, entry: Entry) -> None:
@@ -139,6 +166,10 @@ class Lane:
         first = self._queue.turn(shares)
         return first[0] if first else None
 
+    def sizes(self) -> tuple[int, int]:
+        """The least and the greatest size class that may wait here."""
+        return self._queue.sizes()
+
     def latest_start(self, now: float) -> float:
         """When the call must begin that has the least time left."""
         first = self._queue.latest_start(now - self.longest())
@@ -152,24 +183,33 @@ class Lane:
         """Time of a full batch."""
         return self.cost.call_seconds()
 
-    def take(self, room: int, shares: Shares, now: float, *, horizon: float | None = None) -> list[Part]:
+    def take(
+        self,
+        room: int,
+        shares: Shares,
+        now: float,
+        *,
+        horizon: float | None = None,
+        largest: int = LARGEST_SIZE,
+    ) -> list[Part]:
         """The next rows, at most `room`, of calls that somebody still waits for.
 
         With a `horizon` only those go that must begin before it, the most pressing first, and no more join
-        than let the first be in time.
+        than let the first be in time. Else those of requests up to the size class `largest`.
         """
         parts: list[Part] = []
         urgent = horizon is not None
+        row_seconds = self.cost.row_seconds() or _GUESSED_ROW_SECONDS
         while room > 0 and self.pending:
             tightest = self._queue.latest_start(now - self.longest()) if urgent else None
             if parts and horizon is not None and (tightest is None or tightest[0] > horizon):
                 break
-            chosen = tightest or self._queue.turn(shares)
+            chosen = tightest or self._queue.turn(shares, largest)
             if chosen is None:
                 break
             entry = chosen[1]
             if entry.ticket.hopeless(now):
-                entry.fail(ServingError(Code.DEADLINE_EXCEEDED, "the deadline passed in the queue"))
+                entry.run.fail(ServingError(Code.DEADLINE_EXCEEDED, "the deadline passed in the queue"))
                 self.withdraw(entry)
                 continue
             if not parts and not urgent:
@@ -180,7 +220,9 @@ class Lane:
                 room = max(own, self.cost.within(time_left, room))
             part = entry.take(room, now)
             self._come_nearer(part)
-            self._charge(part, shares)
+            seconds = part.rows * row_seconds
+            entry.ticket.charge(seconds)
+            shares.charge(entry.ticket.client, entry.kind, seconds, entry.ticket.weight)
             parts.append(part)
             room -= part.rows
             self.pending -= part.rows
@@ -189,38 +231,34 @@ class Lane:
     def _come_nearer(self, part: Part) -> None:
         """The request has this part behind it: what is left of the call must begin later than it had to."""
         entry, ticket = part.entry, part.entry.ticket
+        duration = ticket.call_durations.get(self.graph, 0.0)
+        if part.rows == entry.rows:
+            ticket.done_duration += duration
+            return
         whole = self.cost.duration(entry.rows)
-        if whole and self.graph in ticket.call_durations:
+        if whole:
             ahead, behind = entry.rows - part.start, entry.rows - part.stop
             done = (self.cost.duration(ahead) - self.cost.duration(behind)) / whole
-            ticket.done_duration += done * ticket.call_durations[self.graph]
+            ticket.done_duration += done * duration
         if part.stop < entry.rows:
             self._queue.urge(entry, ticket.latest_start)
 
-    def _charge(self, part: Part, shares: Shares) -> None:
-        ticket = part.entry.ticket
-        seconds = part.rows * (self.cost.row_seconds() or _GUESSED_ROW_SECONDS)
-        ticket.charge(seconds)
-        shares.charge(ticket.client, part.entry.kind, seconds, ticket.weight)
-
-    def join(self, parts: list[Part]) -> tuple[Tensors, dict[str, NDArray[Any]] | None]:
+    def join(self, parts: list[Part], rows: int) -> tuple[Tensors, dict[str, NDArray[Any]] | None]:
         """The inputs of a batch, and the buffers to give back after it, if any were needed.
 
         The rows of a single part are passed as they are, without a copy. A batch below `min_rows` is filled
         up with copies of its last row.
         """
-        rows = sum(part.rows for part in parts)
         if len(parts) == 1 and rows >= self.min_rows:
             (part,) = parts
             return {name: a[part.start : part.stop] for name, a in part.entry.inputs.items()}, None
         buffers = self._buffers.pop() if self._buffers else self._allocate(parts[0].entry.inputs)
         padded = max(rows, self.min_rows)
         for name, buffer in buffers.items():
-            at = 0
-            for part in parts:
-                buffer[at : at + part.rows] = part.entry.inputs[name][part.start : part.stop]
-                at += part.rows
-            buffer[at:padded] = buffer[at - 1]
+            taken = [part.entry.inputs[name][part.start : part.stop] for part in parts]
+            np.concatenate(taken, out=buffer[:rows])
+            if rows < padded:
+                buffer[rows:padded] = buffer[rows - 1]
         return {name: buffer[:padded] for name, buffer in buffers.items()}, buffers
 
     def give_back(self, buffers: dict[str, NDArray[Any]]) -> None:
@@ -233,4 +271,4 @@ class Lane:
 
 
 def _gone(entry: Entry) -> bool:
-    return entry.taken == entry.rows or entry.future.done()
+    return entry.taken == entry.rows or entry.run.future.done()

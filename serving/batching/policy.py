@@ -7,6 +7,8 @@ Plain values and a clock that is handed in, so that it can be tested on a simula
   have twice the share. Whoever has had less of theirs goes first, so a short request is never behind a long
   one, and nobody is ever shut out.
 - Among requests of one client and kind the earliest deadline goes first.
+- A short request need not take the time of a full batch at each of its steps: as long as that costs no more
+  than a small share of the machine, it has small batches for itself, and those go before what waits.
 - A call that would miss its deadline if all that waits went before it jumps the queue, and shares its batch
   with such calls alone: what a passenger without haste adds to it, the next in haste would miss.
 """
@@ -15,38 +17,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
-_SMALLEST, _LARGEST = -7, 7
+SMALLEST_SIZE, LARGEST_SIZE = -7, 7
+"""Size classes."""
+
 _FAVOUR = 2.0
 _CLOCKS = 1024
+_URGENT_LEAST = 256
 
 
 Kind = tuple[int, str]
 """Size class of the whole request, see `size_class`, and the graph that is called."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """What a waiting call has to say for itself."""
-
-    client: str
-    """Whose it is: each client's share is its own."""
-    kind: Kind
-    """What it is: each kind's share of what the client has is its own."""
-    deadline: float
-    """When nobody waits for the request any more."""
-    latest_start: float
-    """When the call must begin for the request to be done by its deadline."""
-
-
 def size_class(seconds: float) -> int:
     """Requests that differ by less than about four times are of one size, by compute time."""
-    return min(_LARGEST, max(_SMALLEST, round(math.log(max(seconds, 1e-6), 4))))
+    return min(LARGEST_SIZE, max(SMALLEST_SIZE, round(math.log(max(seconds, 1e-6), 4))))
 
 
 class _Clock:
@@ -76,10 +66,14 @@ class Shares:
         self._clients = _Clock()
         self._kinds: dict[str, _Clock] = {}
 
-    def turn(self, client: str, kind: Kind, deadline: float) -> Turn:
-        """The least goes first."""
+    def of_client(self, client: str) -> float:
+        """What a client has had; the least goes first."""
+        return self._clients.tag(client)
+
+    def of_kinds(self, client: str) -> Callable[[Kind], float]:
+        """What a client's requests of each kind have had; the least goes first."""
         kinds = self._kinds.get(client)
-        return (self._clients.tag(client), kinds.tag(kind) if kinds else 0.0, kind[0], deadline)
+        return kinds.tag if kinds else _nothing
 
     def serve(self, client: str, kind: Kind) -> None:
         """It is their turn: time goes on to it, and who was away does not get more for having been so."""
@@ -95,39 +89,88 @@ class Shares:
         self._kinds.setdefault(client, _Clock()).charge(kind, seconds * _FAVOUR ** kind[0])
 
 
+class Haste:
+    """What short requests may cost the others: a share of all compute time, saved up to a few batches' worth.
+
+    A row takes longer in a small batch than in a full one. Spent on requests that are far shorter than those
+    beside them this buys them much latency for little throughput; spent on half of the load it would not.
+    """
+
+    def __init__(self, share: float = 0.01, most: float = 0.05) -> None:
+        self._share = share
+        self._most = most
+        self._seconds = most
+
+    @property
+    def left(self) -> bool:
+        """Whether there is something to spend."""
+        return self._seconds > 0
+
+    def earn(self, seconds: float) -> None:
+        """So much was computed."""
+        self._seconds = min(self._most, self._seconds + self._share * seconds)
+
+    def spend(self, seconds: float) -> None:
+        """So much more was computed than in full batches."""
+        self._seconds -= seconds
+
+
 class Queue(Generic[T]):
     """The calls that wait for one graph. Those that are `gone` are forgotten when they are met."""
 
     def __init__(self, gone: Callable[[T], bool]) -> None:
         self._gone = gone
-        self._flows: dict[tuple[str, Kind], list[tuple[float, int, T]]] = {}
+        self._flows: dict[str, dict[Kind, list[tuple[float, int, T]]]] = {}
         self._urgent: list[tuple[float, int, T]] = []
+        self._urgent_most = _URGENT_LEAST
         self._number = 0
 
-    def put(self, item: T, claim: Claim) -> None:
-        """Adds a call."""
+    def put(self, item: T, *, client: str, kind: Kind, deadline: float, latest_start: float) -> None:
+        """Adds a call: whose and of what kind it is, for their shares, when nobody waits for the request any
+        more, and when the call must begin for the request to be done by then."""
         self._number += 1
-        flow = self._flows.setdefault((claim.client, claim.kind), [])
-        heappush(flow, (claim.deadline, self._number, item))
-        self.urge(item, claim.latest_start)
+        flow = self._flows.setdefault(client, {}).setdefault(kind, [])
+        heappush(flow, (deadline, self._number, item))
+        self.urge(item, latest_start)
 
     def urge(self, item: T, latest_start: float) -> None:
         """Notes that a call which waits still has until then to begin."""
+        if len(self._urgent) >= self._urgent_most:  # who has plenty of time is met last, gone or not
+            self._urgent = [entry for entry in self._urgent if not self._gone(entry[2])]
+            heapify(self._urgent)
+            self._urgent_most = max(_URGENT_LEAST, 2 * len(self._urgent))
         self._number += 1
         heappush(self._urgent, (latest_start, self._number, item))
 
-    def turn(self, shares: Shares) -> tuple[Turn, T] | None:
-        """Whose turn it is, if anybody waits."""
+    def sizes(self) -> tuple[int, int]:
+        """The least and the greatest size class that may wait."""
+        sizes = [kind[0] for flows in self._flows.values() for kind in flows]
+        return (min(sizes), max(sizes)) if sizes else (LARGEST_SIZE, SMALLEST_SIZE)
+
+    def turn(self, shares: Shares, largest: int = LARGEST_SIZE) -> tuple[Turn, T] | None:
+        """Whose turn it is, if anybody waits whose request is of the size class `largest` or below."""
         best: tuple[Turn, T] | None = None
-        for (client, kind), flow in list(self._flows.items()):
-            while flow and self._gone(flow[0][2]):
-                heappop(flow)
-            if not flow:
-                del self._flows[client, kind]
+        emptied: list[tuple[str, Kind]] = []
+        for client, flows in self._flows.items():
+            had = shares.of_client(client)
+            if best is not None and had > best[0][0]:
                 continue
-            turn = shares.turn(client, kind, flow[0][0])
-            if best is None or turn < best[0]:
-                best = (turn, flow[0][2])
+            of_kind = shares.of_kinds(client)
+            for kind, flow in flows.items():
+                if kind[0] > largest:
+                    continue
+                while flow and self._gone(flow[0][2]):
+                    heappop(flow)
+                if not flow:
+                    emptied.append((client, kind))
+                    continue
+                turn = (had, of_kind(kind), kind[0], flow[0][0])
+                if best is None or turn < best[0]:
+                    best = (turn, flow[0][2])
+        for client, kind in emptied:
+            del self._flows[client][kind]
+            if not self._flows[client]:
+                del self._flows[client]
         return best
 
     def latest_start(self, since: float) -> tuple[float, T] | None:
@@ -178,5 +221,12 @@ def choose(
     horizon = now + backlog + longest
     if tightest.latest_start(now) <= horizon:
         return tightest, horizon
+    if len(lanes) == 1:
+        return lanes[0], None
     turns = [(turn, place) for place, lane in enumerate(lanes) if (turn := lane.turn(shares)) is not None]
     return (lanes[min(turns)[1]], None) if turns else None
+
+
+def _nothing(kind: Kind) -> float:
+    """What requests have had of which none has been served yet."""
+    return 0.0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from serving.batching.admission import Admission
 from serving.batching.engine import Engine
 from serving.batching.ticket import Ticket
-from serving.calls import Program, Progress, Result, Tensors
+from serving.calls import Program, Progress, Result
 
 
 class Runner:
@@ -39,18 +39,4 @@ class Runner:
         progress: Callable[[Progress], None] | None = None,
     ) -> Result:
         """What the program returns, its calls computed by the engine and its progress told as it comes."""
-        reply: Tensors | None = None
-        try:
-            while True:
-                wanted = program.send(reply)
-                if isinstance(wanted, Progress):
-                    reply = None
-                    if progress is not None:
-                        progress(wanted)
-                else:
-                    reply = await self._engine.call(wanted, ticket)
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result
-        finally:
-            program.close()
+        return await self._engine.run(program, ticket, progress)

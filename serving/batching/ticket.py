@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from serving.batching.policy import size_class
+from serving.batching.throughput import Throughput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,12 @@ class Backlog:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.throughput = Throughput()
         self.tickets: set[Ticket] = set()
+
+    def takes(self, seconds: float) -> float:
+        """Time of an instance that so much compute takes while others are busy too."""
+        return seconds / self.throughput.share
 
     def add(self, ticket: Ticket) -> None:
         """A request has come."""

@@ -8,14 +8,14 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from serving.access import ADMIN
+from serving.access.callers import ADMIN
+from serving.access.door import check_exposure, is_loopback
+from serving.access.keys import read_entries
 from serving.doctor.findings import Finding, failure, fine, warning
-from serving.door import check_exposure, is_loopback
-from serving.keys import read_entries
-from serving.ports import PortError, address, listen
+from serving.process.ports import PortError, address, listen
+from serving.process.watched import FilesError
 from serving.settings import Settings, SettingsError, flag_name
-from serving.tls import read
-from serving.watched import FilesError
+from serving.transports.tls import read
 
 _ANSWER_SECONDS = 2.0
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from serving.doctor.findings import Finding, failure, fine, warning
-from serving.processors import processors
+from serving.process.processors import processors
 from serving.settings import Settings
 
 _DISK_LOW, _DISK_OUT = 2**30, 64 * 2**20

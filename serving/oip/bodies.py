@@ -41,8 +41,10 @@ class InferBody:
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body as it was before `Content-Encoding`. INVALID_ARGUMENT where it is not of that encoding,
-    RESOURCE_EXHAUSTED beyond `limit` bytes."""
+    """The body as it was before `Content-Encoding`: of one over `limit` bytes the first `limit` and one more.
+
+    INVALID_ARGUMENT where it is not of that encoding, or not all of it.
+    """
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "deflate"):
@@ -55,11 +57,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     except zlib.error as error:
         raise invalid("Content-Encoding", f"the body is not {encoding}: {error}") from error
     if len(content) > limit:
-        raise ServingError(
-            Code.RESOURCE_EXHAUSTED,
-            f"the body is over {limit} bytes when decompressed: send less at a time, or raise "
-            f"--max-message-bytes",
-        )
+        return content
     if not inflate.eof:
         raise invalid("Content-Encoding", f"the body is not all of its {encoding}: it was cut short")
     return content

@@ -13,7 +13,7 @@ from serving.errors import Code, ServingError, not_found
 from serving.manifest import Manifest, to_config
 from serving.oip.checks import version_number
 from serving.oip.tensors import datatype
-from serving.repository import Repository
+from serving.repository.live import Repository
 
 PLATFORM = "onnxruntime_onnx"
 """Triton's name for an ONNX model in onnxruntime."""

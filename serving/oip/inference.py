@@ -19,7 +19,6 @@ from tritonclient.grpc import service_pb2
 from serving.batching.run import Runner
 from serving.batching.statistics import Statistics
 from serving.calls import Call, Program, Tensors
-from serving.control import Control
 from serving.errors import Code, ServingError, invalid
 from serving.manifest import Manifest
 from serving.oip.checks import check_outputs, read_inputs, version_number
@@ -28,7 +27,8 @@ from serving.oip.messages import InferAnswer, InferRequest, OutputTensor, Wanted
 from serving.oip.shared_memory import SharedMemory
 from serving.oip.statistics import to_message
 from serving.oip.tensors import BYTES, classify, datatype, to_bytes
-from serving.requests import RequestContext, Requests, new_ticket
+from serving.repository.control import Control
+from serving.requests.context import RequestContext, Requests, new_ticket
 
 EXTENSIONS = (
     "classification",
@@ -133,14 +133,16 @@ class OpenInference:
 
         Nothing can be brought along: INVALID_ARGUMENT for parameters, such as uploaded files.
         """
-        _check_control(repository, name, parameters, (), context)
+        self._requests.require_admin(context)
+        _check_control(repository, name, parameters, ())
         await self._control.load(name)
 
     async def unload_model(
         self, repository: str, name: str, parameters: Iterable[str], context: RequestContext
     ) -> None:
         """Takes no more requests for the model that a graph belongs to. For admins."""
-        _check_control(repository, name, parameters, ("unload_dependents",), context)
+        self._requests.require_admin(context)
+        _check_control(repository, name, parameters, ("unload_dependents",))
         await self._control.unload(name)
 
     async def _compute(
@@ -199,10 +201,7 @@ def _uncounted(manifest: Manifest, inputs: Tensors) -> int:
     return 2 * sum(array.nbytes for array in inputs.values())
 
 
-def _check_control(
-    repository: str, name: str, parameters: Iterable[str], known: Container[str], context: RequestContext
-) -> None:
-    context.require_admin()
+def _check_control(repository: str, name: str, parameters: Iterable[str], known: Container[str]) -> None:
     _require_own(repository)
     if not name or not all(each.isalnum() or each in "_-." for each in name) or name.startswith("."):
         raise invalid("model_name", f"model name '{name}' is no name of a folder of the repository")

@@ -109,7 +109,8 @@ def denoiser(manifest: Manifest, class_id: NDArray[np.int64] | None, guidance_sc
         np.multiply(x, c_in, out=fed[:rows])
         if guided:
             fed[rows:] = fed[:rows]
-        level = np.full((len(fed), 1), noise_level(sampling.schedule, sigma), np.float32)
+        level = np.empty((len(fed), 1), np.float32)
+        level.fill(noise_level(sampling.schedule, sigma))
         inputs: dict[str, NDArray[np.generic]] = {"x": fed, "noise_level": level}
         classes = both if guided else conditional
         if classes is not None:
@@ -117,16 +118,14 @@ def denoiser(manifest: Manifest, class_id: NDArray[np.int64] | None, guidance_sc
         prediction = yield from ask(manifest.graph, inputs, "prediction")
         if guided:
             with_class, without = prediction[:rows], prediction[rows:]
-            prediction = np.subtract(with_class, without)
-            prediction *= guidance_scale
-            prediction += without
-            prediction *= c_out
-        else:
-            prediction = prediction * np.float32(c_out)
-        denoised = np.multiply(x, c_skip)
-        denoised += prediction
+            guidance = np.subtract(with_class, without)
+            guidance *= guidance_scale
+            guidance += without
+            prediction = guidance
+        denoised = np.multiply(prediction, c_out)
+        denoised += np.multiply(x, c_skip)
         if sampling.clip_denoised:
-            np.clip(denoised, low, high, out=denoised)
+            np.minimum(np.maximum(denoised, low, out=denoised), high, out=denoised)
         return denoised
 
     return denoise

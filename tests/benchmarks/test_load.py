@@ -1,5 +1,6 @@
 import asyncio
 from collections import Counter
+from time import perf_counter
 
 import pytest
 
@@ -56,6 +57,30 @@ async def test_a_closed_loop_goes_on_until_what_the_window_began_is_answered():
     others = [each for each in load.answers if each.start > load.end and each.end < slow.end]
     assert slow.end > load.end
     assert others, "the other client was still at it"
+
+
+async def test_a_closed_loop_in_which_everything_fails_at_once_ends_and_says_so():
+    sent = 0
+
+    async def send(ask: Ask) -> str:
+        nonlocal sent
+        sent += 1
+        return "refused"
+
+    began = perf_counter()
+    with pytest.raises(RuntimeError, match=r"none of \d+ requests succeeded: \{'refused': \d+\}"):
+        await closed_loop(send, MIX, clients=3, warm_up=0.0, seconds=0.1)
+    most = 3 * (1 + (perf_counter() - began) / 0.01)
+    assert 3 <= sent <= most, "a client that is refused waits before it asks again"
+
+
+async def test_failures_among_successes_are_counted_and_raise_nothing():
+    async def send(ask: Ask) -> str:
+        await asyncio.sleep(0.001)
+        return "failed" if ask.seed % 2 else "ok"
+
+    load = await closed_loop(send, MIX, clients=2, warm_up=0.0, seconds=0.05)
+    assert {each.outcome for each in load.answers} == {"ok", "failed"}
 
 
 async def test_arrivals_of_a_poisson_process_wait_for_nobody():

@@ -31,8 +31,14 @@ def test_one_client_waits_for_its_calls_and_what_the_gateway_adds(manifest):
         request_delay=0.04,
     )
     got = figures(predict(manifest, costs, MIX, Trial(name="", clients=1), 60))
-    assert got["p50"] == got["p95"] == pytest.approx(10 * 0.025 + 0.1)
-    assert got["requests"] == pytest.approx(1 / 0.35, rel=0.01)
+    assert got["p50"] == got["p95"] == pytest.approx(10 * 0.022 + 0.1)
+    assert got["requests"] == pytest.approx(1 / 0.32, rel=0.01)
+
+
+def test_requests_that_share_a_call_take_their_steps_one_after_the_other(manifest):
+    costs = Costs(call_seconds={1: 0.02, 2: 0.021}, instances=1, step_work=0.003)
+    got = figures(predict(manifest, costs, MIX, Trial(name="", clients=4), 60))
+    assert got["rows"] == pytest.approx(2 / (0.021 + 0.003), rel=0.05)
 
 
 @pytest.mark.parametrize("instances", [1, 3])

@@ -5,7 +5,7 @@ from benchmarks.mixes import Ask
 from benchmarks.peers.assets.whole import Whole, rows_of
 from benchmarks.peers.atelier import message
 from serving.opening import open_service
-from serving.requests import RequestContext
+from serving.requests.context import RequestContext
 from serving.settings import Settings
 
 

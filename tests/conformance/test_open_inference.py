@@ -141,7 +141,7 @@ def test_the_configuration_is_that_of_the_repository(client: Stock, repository: 
             tensors.add(name=each["name"], data_type=each["data_type"], dims=dims)
     for key, parameter in found["parameters"].items():
         config.parameters[key].string_value = parameter["string_value"]
-    config.version_policy.latest.num_versions = int(found["version_policy"]["latest"]["num_versions"])
+    config.version_policy.specific.versions.extend(map(int, found["version_policy"]["specific"]["versions"]))
     published = (repository / GAN / "config.pbtxt").read_text("utf-8")
     assert from_config(config) == parse(published, GAN)
 

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 
 import tiny_graphs
 
+from serving.access.keys import digest_of, new_key
 from serving.client.gateway import gateway
-from serving.keys import digest_of, new_key
 
 Visit = Callable[..., Page]
 

@@ -13,7 +13,7 @@ from export.onnx import export_graph
 from export.publish import published
 from export.speed import buckets, enough_rows
 from export.validate import open_session
-from serving.acceleration import Acceleration, Profile
+from serving.manifest.acceleration import Acceleration, Profile
 from training.checkpoint import load
 from training.families import FAMILIES
 

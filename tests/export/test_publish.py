@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from google.protobuf import text_format
 from tiny_models import candidates
+from tritonclient.grpc import model_config_pb2
 
 from export.publish import Candidate, PublishError, plan, publish, published, update_quality
 from export.transaction import LOCK, STAGING, transaction, write
-from serving.manifest import NoiseSchedule, Parameterization, Sampling
+from serving.manifest import NoiseSchedule, Parameterization, Sampling, from_config
 
 SCRIPT = Path(__file__).with_name("tiny_models.py")
 
@@ -43,6 +45,31 @@ def served(repository: Path, model: str = "tiny") -> dict[int, float]:
                 session = onnxruntime.InferenceSession(content)
                 factors[version] = float(session.run(None, {"latent": np.ones((1, 4), np.float32)})[0][0, 0])
     return factors
+
+
+def loaded_by_triton(repository: Path) -> dict[str, set[int]]:
+    """The versions that a Triton loads which starts now, by configuration: it looks at folders, not records.
+
+    Every one of them must be recorded, and match its digest.
+    """
+    loaded = {}
+    for path in (*repository.glob("[!.]*/config.pbtxt"), *repository.glob("[!.]*/configs/*.pbtxt")):
+        folder = repository / path.relative_to(repository).parts[0]
+        config = text_format.Parse(path.read_text("utf-8"), model_config_pb2.ModelConfig())
+        there = sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal())
+        match config.version_policy.WhichOneof("policy_choice"):
+            case "specific":
+                versions = set(there) & set(config.version_policy.specific.versions)
+            case "latest":
+                versions = set(there[-config.version_policy.latest.num_versions :])
+            case choice:
+                versions = set(there if choice == "all" else there[-1:])
+        records = from_config(config).versions
+        for version in versions:
+            content = (folder / str(version) / "model.onnx").read_bytes()
+            assert hashlib.sha256(content).hexdigest() == records[version].sha256
+        loaded[str(path)] = versions
+    return loaded
 
 
 def litter(repository: Path) -> list[str]:
@@ -109,6 +136,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_state(tmp_path: Path, fi
         copy = copies / str(moment)
         state = served(copy)
         assert state in (old, new)
+        assert all(found in (set(old), set(new)) for found in loaded_by_triton(copy).values())
         seen.append(state)
         decided = (copy / STAGING / "decided").exists() or state == new
         version = publish(copy, candidates(factor=5.0))

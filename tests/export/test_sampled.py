@@ -20,7 +20,7 @@ from serving.manifest import NoiseSchedule, Parameterization
 from serving.noise import Stream, normal
 from serving.opening import open_service
 from serving.pb import image_generation_pb2 as pb
-from serving.requests import RequestContext
+from serving.requests.context import RequestContext
 from serving.service import Service
 from serving.settings import Settings
 

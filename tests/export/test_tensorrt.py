@@ -21,8 +21,8 @@ from export.onnx import ExportError, OnnxGraph, export_graph
 from export.publish import Candidate, publish, published
 from export.tensorrt import compared, profile_shapes, read_timing_cache, require_tensorrt
 from export.validate import open_session
-from serving.acceleration import Profile
 from serving.manifest import PlanRecord
+from serving.manifest.acceleration import Profile
 from training.checkpoint import load
 from training.families import FAMILIES
 

@@ -13,8 +13,8 @@ from export.publish import PublishError, publish, published
 from export.versions import add_probes, prune, set_policy, set_shares
 from export.versions_command import main, parser, policy, run, shares
 from serving.manifest import render
-from serving.probe import difference, probe_inputs
-from serving.version_policy import ALL, PUBLISHED, VersionPolicy
+from serving.manifest.probe import difference, probe_inputs
+from serving.manifest.version_policy import ALL, PUBLISHED, VersionPolicy
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 
 from export.publish import Candidate, publish
-from serving.acceleration import Acceleration, Profile
 from serving.manifest import Manifest, TensorSpec, VersionRecord
+from serving.manifest.acceleration import Acceleration, Profile
 
 MUTATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 """Audit events of file operations."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serving.gpu import GpuCollector
+from serving.observing.gpu import GpuCollector
 
 
 def test_a_real_gpu_is_up_and_uses_less_memory_than_it_has() -> None:

@@ -10,7 +10,7 @@ import pytest
 from monitoring import alerts
 from monitoring.files import CHART, ROOT, files
 from monitoring.objectives import BURNS, LATENCY_SECONDS, WINDOWS
-from serving.metrics import _SECONDS
+from serving.observing.metrics import _SECONDS
 
 HERE = Path(__file__).parent
 RULES = sorted((ROOT / CHART / "rules").glob("*.yaml"))

@@ -14,7 +14,7 @@ import tiny_graphs
 from onnx import helper
 
 from serving.manifest import Manifest, TensorSpec, VersionRecord, parse, render
-from serving.probe import Probe
+from serving.manifest.probe import Probe
 
 SIDE = 4
 

@@ -17,8 +17,8 @@ from urllib.request import Request, urlopen
 import onnxruntime
 import pytest
 
+from serving.access.keys import digest_of, new_key
 from serving.client import AtelierError, Client, Images
-from serving.keys import digest_of, new_key
 
 FREE_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
 

@@ -272,10 +272,13 @@ async def test_closing_a_stream_ends_its_run(open_tiny: OpenService) -> None:
         stream = service.stream_generate_images(request, CONTEXT)
         await anext(stream)
         await stream.aclose()
-        await asyncio.sleep(0.05)
-        rows = registry.get_sample_value("atelier_rows_total", {"graph": "tiny_gaussian"})
-        await asyncio.sleep(0.05)
-        assert registry.get_sample_value("atelier_rows_total", {"graph": "tiny_gaussian"}) == rows
+        rows, before = registry.get_sample_value("atelier_rows_total", {"graph": "tiny_gaussian"}), None
+        while rows != before:  # the call under way may end yet
+            await asyncio.sleep(0.1)
+            before = rows
+            rows = registry.get_sample_value("atelier_rows_total", {"graph": "tiny_gaussian"})
+        assert rows is not None
+        assert rows < 200 * 64
         labels = {
             "method": "StreamGenerateImages",
             "task": "generate",
@@ -578,6 +581,17 @@ async def test_a_bad_exploration_names_the_field(
         await explore(service, **fields)
     assert error.value.field == field
     assert message in error.value.message
+
+
+async def test_the_pictures_of_an_exploration_share_the_room_for_pixels(open_tiny: OpenService) -> None:
+    points = [pb.LatentPoint(image=vae_image([255, 0, value])) for value in (0, 128, 255)]
+    async with open_tiny(max_image_pixels=2 * 8 * 8) as service:
+        await explore(service, arithmetic=pb.Arithmetic(plus=points[:2]))
+        for split in (2, 3):
+            asked = pb.Arithmetic(plus=points[:split], minus=points[split:])
+            with pytest.raises(ServingError, match="8×8, 64 pixels, and there is room for 0") as error:
+                await explore(service, arithmetic=asked)
+            assert error.value.field == ("arithmetic.plus[2].image", "arithmetic.minus[0].image")[split == 2]
 
 
 async def test_what_is_not_there_yet_is_said_to_be_unimplemented(service: Service) -> None:

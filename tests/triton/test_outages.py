@@ -13,7 +13,7 @@ from benchmarks.triton.server import TritonServer
 from serving.errors import ServingError
 from serving.opening import open_service
 from serving.pb import image_generation_pb2 as pb
-from serving.requests import RequestContext
+from serving.requests.context import RequestContext
 from serving.service import Service
 from serving.settings import Settings
 from tests.triton.server import few_instances, loaded, need_triton

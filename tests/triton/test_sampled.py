@@ -16,7 +16,7 @@ from serving.catalog import build, scan
 from serving.noise import Stream, classes, normal
 from serving.opening import open_service
 from serving.pb import image_generation_pb2 as pb
-from serving.requests import RequestContext
+from serving.requests.context import RequestContext
 from serving.settings import Settings
 from tests.triton.server import TritonServer, few_instances, for_many, loaded, need_triton, standing
 

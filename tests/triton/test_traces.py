@@ -15,11 +15,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
 
+from serving.observing.tracing import request_span
 from serving.opening import open_service
 from serving.pb import image_generation_pb2 as pb
 from serving.service import RequestContext
 from serving.settings import Settings
-from serving.tracing import request_span
 from tests.triton.server import few_instances, loaded, need_triton, triton_server
 
 

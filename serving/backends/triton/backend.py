@@ -138,7 +138,7 @@ class TritonBackend:
         """As many as the graph with most instances has: those share the devices with the others'."""
         return self._most or max(self._instances.values(), default=1)
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
+    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
         """One call, to the server with least to do; where that one goes, to another: calls are pure."""
         tried: set[Endpoint] = set()
         error: ServingError | None = None

@@ -18,7 +18,7 @@ from serving.backends.triton.under_way import UnderWay, cancelled_safely
 from serving.calls import Computed, Tensors
 from serving.errors import ServingError
 from serving.manifest import TensorSpec
-from serving.tracing import inject
+from serving.observing.tracing import inject
 
 log = logging.getLogger(__name__)
 

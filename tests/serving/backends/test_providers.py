@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from serving.acceleration import Acceleration, Profile
 from serving.backends.providers import CPU, CUDA, TENSORRT, Choice, engine_folder, gpu_providers
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest, TensorSpec, VersionRecord
+from serving.manifest.acceleration import Acceleration, Profile
 
 BUILD = (TENSORRT, CUDA, CPU)
 RECORD = VersionRecord(sha256="abcdef" * 10, max_abs_error=0.0)

@@ -16,7 +16,7 @@ from serving.batching.ticket import Ticket
 from serving.calls import Call, Computed, Tensors
 from serving.catalog import build
 from serving.errors import Code, ServingError
-from serving.metrics import Metrics
+from serving.observing.metrics import Metrics
 
 GAN = "tiny_gan"
 INVERT = "tiny_translator_a_to_b"
@@ -31,12 +31,12 @@ class HeldBackend(OnnxRuntimeBackend):
         self.errors: list[Exception] = []
         self._gate = asyncio.Semaphore(0)
 
-    async def infer(self, graph: str, version: int, inputs: Tensors) -> Computed:
+    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
         self.seen.append({name: array.copy() for name, array in inputs.items()})
         await self._gate.acquire()
         if self.errors:
             raise self.errors.pop()
-        return await super().infer(graph, version, inputs)
+        return await super().infer(graph, version, inputs, first=first)
 
     def let_go(self, calls: int = 1000) -> None:
         for _ in range(calls):
@@ -204,7 +204,7 @@ async def test_a_batch_has_no_more_rows_than_are_worth_it(bench: Bench) -> None:
     assert cost is not None
     for rows in (1, 2, 4, 8):
         for _ in range(3):
-            cost.observe(rows, 1e-3 * rows if rows > 1 else 2e-3)
+            cost.observe(rows, 5e-3 * rows if rows > 1 else 10e-3)
     bench.backend.let_go()
     await bench.ask(gan(7))
     assert bench.backend.batches == [2, 2, 2, 1]
@@ -448,4 +448,47 @@ async def test_a_thousand_calls_that_come_and_go_are_all_accounted_for(wide: Ben
     assert results.count("answered") > 300
     await settle()
     assert wide.registry.get_sample_value("atelier_rows_pending") == 0
-    assert wide.engine._running.total() == 0
+    assert wide.engine._dispatcher.idle
+
+
+def long_call(bench: Bench, seed: int) -> asyncio.Task[Tensors]:
+    ticket = Ticket(version=1, deadline=monotonic() + 60, expected_seconds=10.0)
+    return asyncio.create_task(bench.engine.call(gan(2, seed=seed), ticket))
+
+
+async def test_a_short_request_is_computed_besides_long_ones_that_have_every_instance(wide: Bench) -> None:
+    long = [long_call(wide, seed) for seed in (1, 2)]
+    for task in long:
+        await settle()
+        assert not task.done()
+    waiting = long_call(wide, 3)
+    short = wide.ask(gan(1, seed=9))
+    await settle()
+    assert wide.backend.batches == [2, 2, 1], "alone, and before the long one that came first"
+    wide.backend.let_go()
+    np.testing.assert_array_equal((await short)["sample"], await wide.reference(gan(1, seed=9)))
+    await asyncio.gather(*long, waiting)
+
+
+async def test_short_requests_are_not_computed_besides_when_that_has_cost_enough(wide: Bench) -> None:
+    wide.engine._dispatcher._haste.spend(1.0)
+    long = [long_call(wide, seed) for seed in (1, 2)]
+    await settle()
+    short = wide.ask(gan(1, seed=9))
+    await settle()
+    assert wide.backend.batches == [2, 2]
+    wide.backend.let_go()
+    await asyncio.gather(*long, short)
+
+
+async def test_an_engine_whose_last_call_was_cancelled_is_idle(bench: Bench) -> None:
+    computing, waiting = bench.ask(gan(1)), bench.ask(image(1))
+    await settle()
+    idle = asyncio.create_task(bench.engine.idle())
+    await settle()
+    assert not idle.done()
+    bench.backend.let_go(1)
+    await computing
+    waiting.cancel()
+    bench.backend.let_go()
+    await asyncio.wait_for(idle, 10)

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from serving.batching.cost import CostTable
 from serving.batching.lane import Entry, Lane
-from serving.batching.policy import Shares, choose, size_class
+from serving.batching.policy import Haste, Queue, Shares, choose, size_class
 from serving.batching.ticket import Backlog, Ticket
+from serving.batching.under_way import UnderWay
+from serving.calls import Program
 
 GRAPHS = ("unet", "decoder")
 FIXED, ROW = 0.004, 0.002
@@ -92,7 +94,7 @@ class Machine:
             self._arrive(self._coming.pop(0))
         for entry, job in list(self._waiting.items()):
             if job.leaves <= self.now:
-                entry.future.cancel()
+                entry.run.future.cancel()
                 self._answered(entry, job)
         lanes = [lane for lane in self._lanes.values() if lane.pending]
         chosen = choose(lanes, self._shares, 1, self.now, self._backlog.seconds)
@@ -111,9 +113,11 @@ class Machine:
             self.batches.append([self._waiting[part.entry] for part in parts])
         for part in parts:
             self._waiting[part.entry].computed += part.rows
-            part.entry.receive(part, {"y": part.entry.inputs["x"][part.start : part.stop]}, self.now)
+            rows = {"y": part.entry.inputs["x"][part.start : part.stop]}
+            if part.entry.receive(part, rows, self.now) is not None:
+                self._answered(part.entry, self._waiting[part.entry])
         for entry, job in list(self._waiting.items()):
-            if entry.future.done():
+            if entry.run.future.done():
                 self._answered(entry, job)
         return True
 
@@ -132,10 +136,9 @@ class Machine:
 
     def _ask(self, job: Job) -> None:
         entry = Entry(
+            run=UnderWay(program=_nothing(), ticket=job.ticket, future=self._loop.create_future()),
             inputs={"x": np.zeros((job.rows, 1), np.float32)},
             rows=job.rows,
-            ticket=job.ticket,
-            future=self._loop.create_future(),
             submitted=self.now,
         )
         self._waiting[entry] = job
@@ -144,8 +147,8 @@ class Machine:
     def _answered(self, entry: Entry, job: Job) -> None:
         del self._waiting[entry]
         self._lanes[job.graph].withdraw(entry)
-        if not entry.future.cancelled():
-            if entry.future.exception():
+        if not entry.run.future.cancelled():
+            if entry.run.future.done() and entry.run.future.exception():
                 job.failed = self.now
             elif job.computed == job.rows * job.calls:
                 job.finished = self.now
@@ -166,6 +169,12 @@ class GuardedMachine(Machine):
                 job.refused = True
                 return
         super()._arrive(job)
+
+
+def _nothing() -> Program[None]:
+    """The program of a job, whose calls the machine asks for itself."""
+    return
+    yield  # a generator that asks for nothing
 
 
 def simulate(jobs: Sequence[Job], until: float = math.inf) -> Machine:
@@ -282,3 +291,24 @@ def test_a_short_request_in_the_middle_of_long_ones_waits_a_call_for_each_of_its
 
 def test_requests_of_about_the_same_length_are_of_one_size() -> None:
     assert size_class(0.001) == size_class(0.0012) < size_class(0.016) == size_class(0.018)
+
+
+def test_haste_is_a_share_of_what_is_computed_and_is_not_saved_up_for_long() -> None:
+    haste = Haste(share=0.01, most=0.05)
+    haste.spend(0.06)
+    assert not haste.left
+    haste.earn(2.0)
+    assert haste.left
+    haste.earn(1000.0)
+    haste.spend(0.05)
+    assert not haste.left
+
+
+def test_calls_with_plenty_of_time_do_not_pile_up_when_they_have_gone() -> None:
+    gone: set[int] = set()
+    queue: Queue[int] = Queue(gone.__contains__)
+    queue.put(-1, client="", kind=(0, "graph"), deadline=0.0, latest_start=0.0)
+    for call in range(10_000):
+        queue.put(call, client="", kind=(0, "graph"), deadline=math.inf, latest_start=math.inf)
+        gone.add(call)
+    assert len(queue._urgent) < 1000

@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from certificates import Authority
 
+from serving.access.keys import digest_of, new_key
 from serving.client.gateway import gateway
 from serving.doctor.command import examine, main
 from serving.doctor.findings import Finding, Status
-from serving.keys import digest_of, new_key
 from serving.settings import Settings
 
 FREE = {"http_port": 0, "grpc_port": 0, "metrics_port": 0, "device": "cpu"}

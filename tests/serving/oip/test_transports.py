@@ -15,15 +15,15 @@ from prometheus_client import CollectorRegistry
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from serving.grpc_api import GrpcServer
-from serving.http_api import create_app
-from serving.http_server import run_http
 from serving.manifest import from_config
-from serving.oip.rpc import SERVICE
 from serving.pb.image_generation_pb2 import GenerateImagesRequest
-from serving.ports import listen
+from serving.process.ports import listen
 from serving.service import RequestContext, Service
 from serving.settings import Settings
+from serving.transports.grpc_api import GrpcServer
+from serving.transports.grpc_open_inference import SERVICE
+from serving.transports.http_api import create_app
+from serving.transports.http_server import run_http
 
 GAN = "tiny_gan"
 ELSEWHERE = (("x-forwarded-for", "203.0.113.7"),)
@@ -97,9 +97,9 @@ def hold(service: Service) -> asyncio.Event:
     backend = service.open_inference._graphs._backend
     infer = backend.infer
 
-    async def held(*arguments: Any) -> Any:
+    async def held(*arguments: Any, **how: Any) -> Any:
         await let_go.wait()
-        return await infer(*arguments)
+        return await infer(*arguments, **how)
 
     backend.infer = held
     return let_go
@@ -233,11 +233,10 @@ async def test_a_stream_that_is_cut_off_ends_its_requests(running: Running):
             yield request()
 
     call = running.stub.ModelStreamInfer(requests())
-    while not running.registry.get_sample_value("atelier_rows_admitted"):
+    while not running.registry.get_sample_value("atelier_rows_admitted") > 1:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
-    admitted = running.registry.get_sample_value("atelier_rows_admitted")
-    assert 1 < admitted < 100
+    assert running.registry.get_sample_value("atelier_rows_admitted") < 100
     call.cancel()
     while running.registry.get_sample_value("atelier_rows_admitted"):
         await asyncio.sleep(0.01)

@@ -208,7 +208,7 @@ def test_images_that_the_network_cannot_halve_are_refused_by_their_size() -> Non
         ({"guidance_scale": 2.0, "label_dropout": 0.0}, "set label_dropout"),
         (
             {"prediction": "v", "vp_schedule": "vp_linear", "timesteps": 20},
-            "timesteps must be at least 21 for vp_linear, got 20",
+            "timesteps must be at least 21 for vp_linear, got 20: set more, 1000 as a rule",
         ),
         ({"prediction": "x0", "timesteps": 1}, "timesteps must be at least 2 for vp_cosine, got 1"),
     ],

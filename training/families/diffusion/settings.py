@@ -102,7 +102,10 @@ class DiffusionSettings:
                 raise ValueError(f"{name} {getattr(self, name)!r} is not one of {', '.join(choices)}")
         least = LEAST_TIMESTEPS.get(self.schedule, 0)
         if self.timesteps < least:
-            raise ValueError(f"timesteps must be at least {least} for {self.schedule}, got {self.timesteps}")
+            raise ValueError(
+                f"timesteps must be at least {least} for {self.schedule}, got {self.timesteps}: set more, "
+                f"1000 as a rule"
+            )
         for name in ("label_dropout", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")

@@ -1,0 +1,99 @@
+"""Threads that call a session: in the order in which calls come, but for those that go before all others.
+
+An executor's queue has one order. Here a call that is to go first overtakes whatever no thread has begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+class Workers:
+    """So many threads, started with the first call."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._count = threads
+        self._name = name
+        self._threads: list[Thread] = []
+        self._calls: deque[Callable[[], None]] = deque()
+        self._signals: SimpleQueue[bool] = SimpleQueue()  # one for each call; False ends a thread
+        self._closed = False
+
+    async def call(self, function: Callable[..., Result], *arguments: Any, first: bool = False) -> Result:
+        """What the function returns, computed in a thread; `first` before all that has not begun.
+
+        Cancelled, it ends when the call has: no thread can be stopped, and what it reads stays as it is.
+        One that has not begun when it is cancelled never does. RuntimeError after `close`.
+        """
+        if self._closed:
+            raise RuntimeError("no calls are taken any more")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Result] = loop.create_future()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def compute() -> None:
+            if answer.cancelled():
+                loop.call_soon_threadsafe(finish, None, None)
+                return
+            try:
+                result = function(*arguments)
+            except Exception as error:
+                loop.call_soon_threadsafe(finish, None, error)
+            else:
+                loop.call_soon_threadsafe(finish, result, None)
+
+        def finish(result: Any, error: Exception | None) -> None:
+            ended.set_result(None)
+            if answer.done():
+                return
+            if error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(result)
+
+        if first:
+            self._calls.appendleft(compute)
+        else:
+            self._calls.append(compute)
+        self._signal(True)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            await asyncio.wait([ended])
+            raise
+
+    def close(self) -> None:
+        """Waits for the calls that are there, and ends the threads."""
+        self._closed = True
+        for _ in self._threads:
+            self._signals.put(False)
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def _signal(self, more: bool) -> None:
+        while len(self._threads) < self._count:
+            number = len(self._threads)
+            thread = Thread(target=self._work, name=f"{self._name}_{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._signals.put(more)
+
+    def _work(self) -> None:
+        while self._signals.get():
+            call = self._calls.popleft()
+            try:
+                call()
+            except RuntimeError:  # the loop that waited is closed
+                log.debug("nobody waits for a call any more")
+            del call  # what it holds is not kept until the next one

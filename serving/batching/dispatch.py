@@ -1,0 +1,215 @@
+"""What goes to the backend next: batches for its free instances, one ahead, and small ones besides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+
+from serving.backends import Backend
+from serving.batching.cost import BESIDES_THE_CALL
+from serving.batching.lane import Batch, Entry, Lane
+from serving.batching.policy import LARGEST_SIZE, Haste, Shares, choose
+from serving.batching.ticket import Backlog
+
+_WORTH_SPLITTING = 0.9
+_FAR_SHORTER = 2  # size classes: 16 times
+_SHORTLY = 0.15  # of a call's time
+_HALF = 0.5
+
+
+class Dispatcher:
+    """The lanes that wait, the batches under way, and who is next.
+
+    When an instance is free, the lane of whoever is next (see `policy`) gives it a batch, filled in the order
+    of turns up to the size beyond which the graph gains nothing (see `cost`). It never waits for company:
+    while every instance is busy rows gather, so batches grow with the load. Whatever is to be computed is
+    handed to `start`, and `ended` when it is; `later` calls a function after some seconds.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        backlog: Backlog,
+        *,
+        start: Callable[[Batch], None],
+        later: Callable[[float, Callable[[], None]], None],
+    ) -> None:
+        self._backend = backend
+        self._backlog = backlog
+        self._begin = start
+        self._later = later
+        self._shares = Shares()
+        self._haste = Haste()
+        self._waiting: dict[Lane, None] = {}
+        self._batches: dict[Batch, None] = {}
+        self._running: Counter[str] = Counter()
+        self._overtaking = 0
+
+    @property
+    def pending(self) -> int:
+        """Rows that wait. May be asked in another thread."""
+        return sum(lane.pending for lane in list(self._waiting))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is computed."""
+        return not (self.pending or self._running.total() or self._overtaking)
+
+    def put(self, lane: Lane, entry: Entry) -> None:
+        """A call waits in a lane."""
+        self._waiting[lane] = None
+        lane.put(entry)
+
+    def occupy(self, graph: str, instances: int) -> None:
+        """Takes instances for something else than batches, or gives them back where negative."""
+        self._running[graph] += instances
+
+    def drain(self) -> list[Entry]:
+        """The calls that wait, which nobody is going to compute any more."""
+        parts = [
+            part for lane in self._waiting for part in lane.take(lane.pending, self._shares, monotonic())
+        ]
+        self._waiting.clear()
+        return [part.entry for part in parts]
+
+    def dispatch(self) -> None:
+        """Starts whatever can be started now."""
+        while (free := self._backend.slots() - self._running.total()) > 0:
+            chosen = self._next()
+            if chosen is None:
+                break
+            lane, horizon = chosen
+            if horizon is None and self._start_short(lane):
+                continue
+            for batch in range(self._spread(lane, free), 0, -1):
+                room = min(self._room(lane), -(-lane.pending // batch))
+                if not self._start(lane, room, horizon=horizon):  # who waited there has gone
+                    self._waiting.pop(lane, None)
+                horizon = None
+        self._overtake()
+        self._run_ahead()
+
+    def ended(self, batch: Batch) -> None:
+        """A batch has been computed, or has failed."""
+        del self._batches[batch]
+        seconds = batch.rows * batch.lane.cost.row_seconds()
+        self._backlog.throughput.ended(
+            seconds, self._backend.slots(), monotonic(), more=any(lane.pending for lane in self._waiting)
+        )
+        batch.lane.running -= 1
+        batch.lane.computing -= batch.rows
+        if batch.first:
+            self._overtaking -= 1
+        else:
+            self._running[batch.lane.graph] -= 1
+
+    def earn(self, seconds: float) -> None:
+        """So much has been computed."""
+        self._haste.earn(seconds)
+
+    def _run_ahead(self, share: float = 1.0) -> None:
+        """A batch more than there are instances, if that `share` of a full one waits.
+
+        An instance that is done goes on with it at once, while the results of the last batch are given out.
+        """
+        if self._running.total() == self._backend.slots():
+            chosen = self._next(ahead=1)
+            if chosen is not None:
+                lane, horizon = chosen
+                room = self._room(lane)
+                if lane.pending >= share * room:
+                    self._start(lane, room, horizon=horizon)
+
+    def _overtake(self) -> None:
+        """Small batches of short requests besides, that need not wait for an instance."""
+        slots = self._backend.slots()
+        while self._running.total() >= slots > self._overtaking and self._haste.left:
+            if all(lane.sizes()[0] > self._short(lane) for lane in self._waiting):
+                break
+            chosen = self._next(ahead=slots)
+            if chosen is None or chosen[1] is not None or not self._start_short(chosen[0], first=True):
+                break
+
+    def _start_short(self, lane: Lane, *, first: bool = False) -> bool:
+        """Starts a batch of short requests alone, if it is their turn and there is haste to spend."""
+        short = self._short(lane)
+        if not self._haste.left or lane.sizes()[0] > short:
+            return False
+        turn = lane.turn(self._shares)
+        if turn is None or turn[2] > short:
+            return False
+        rows = self._start(lane, lane.cost.full(lane.max_rows), first=first, largest=short)
+        if rows and (lane.pending or first):  # others might have joined it
+            in_full = rows * lane.cost.row_seconds()
+            self._haste.spend(lane.cost.seconds(rows) - in_full + BESIDES_THE_CALL)
+        return rows > 0
+
+    def _short(self, lane: Lane) -> int:
+        """Size class up to which requests are short: far shorter than the longest that is computed, or that
+        waits in the same lane."""
+        return max([lane.sizes()[1], *[batch.size for batch in self._batches]]) - _FAR_SHORTER
+
+    def _next(self, ahead: int = 0) -> tuple[Lane, float | None] | None:
+        """The lane whose turn it is, and the horizon where that is because a deadline is near."""
+        self._waiting = {lane: None for lane in self._waiting if lane.pending}
+        lanes = [
+            lane
+            for lane in self._waiting
+            if self._running[lane.graph] < self._backend.instances(lane.graph) + ahead
+        ]
+        under_way = self._backlog.takes(self._backlog.seconds)
+        return choose(lanes, self._shares, self._backend.slots(), monotonic(), under_way)
+
+    def _spread(self, lane: Lane, free: int) -> int:
+        """Over how many of the free instances a lane's rows go.
+
+        What is free is shared among the lanes that wait, and a lane's rows over its share of it where that
+        is quicker: on an idle engine they are computed side by side, rather than in one call on one core.
+        """
+        share = max(1, free // len(self._waiting))
+        share = min(share, self._backend.instances(lane.graph) - self._running[lane.graph])
+        whole, split = lane.cost.seconds(lane.pending), lane.cost.seconds(-(-lane.pending // share))
+        return share if whole == 0 or split < _WORTH_SPLITTING * whole else 1
+
+    def _room(self, lane: Lane) -> int:
+        """Rows of a batch: as many as are worth it, but no more than leave a batch for every instance, one to
+        go ahead and one to gather. With larger ones instances would be out of work between two batches."""
+        best, there = lane.cost.best(lane.max_rows), lane.pending + lane.computing
+        if there <= best:
+            return best
+        return min(best, max(lane.cost.enough(lane.max_rows), there // (self._backend.slots() + 2)))
+
+    def _start(
+        self,
+        lane: Lane,
+        room: int,
+        *,
+        horizon: float | None = None,
+        largest: int = LARGEST_SIZE,
+        first: bool = False,
+    ) -> int:
+        """Starts a batch of at most `room` rows, and returns how many they are: 0 where nobody waits."""
+        parts = lane.take(room, self._shares, monotonic(), horizon=horizon, largest=largest)
+        if not parts:
+            return 0
+        batch = Batch(
+            lane=lane,
+            parts=parts,
+            rows=sum([part.rows for part in parts]),
+            size=max([part.entry.kind[0] for part in parts]),
+            first=first,
+        )
+        self._batches[batch] = None
+        lane.running += 1
+        lane.computing += batch.rows
+        if first:
+            self._overtaking += 1
+        else:
+            self._running[lane.graph] += 1
+            # Shortly before it is done, half of a batch is enough to go ahead.
+            seconds = lane.cost.seconds(batch.rows) * (1 - _SHORTLY)
+            self._later(seconds, partial(self._run_ahead, _HALF))
+        self._begin(batch)
+        return batch.rows

@@ -1,0 +1,1 @@
+"""What the process has of its machine: signals, ports, memory, cores, and files that change."""

@@ -1,0 +1,1 @@
+"""The repository as it is served: what is loaded, what is refused, and who decides."""

@@ -1,0 +1,70 @@
+"""Drawing images: from a checked request to its answer, shared with whoever asks for the same."""
+
+from __future__ import annotations
+
+from serving.batching.flights import Flights, Tell
+from serving.batching.run import Runner
+from serving.batching.ticket import Ticket
+from serving.calls import Progress
+from serving.observing.metrics import Metrics
+from serving.pb import image_generation_pb2 as pb
+from serving.programs.generate import finish
+from serving.requests.cache import ResultCache
+from serving.requests.describe import run_info
+from serving.requests.fingerprint import fingerprint
+from serving.requests.generation import Generation
+from serving.requests.picture_pool import PicturePool
+from serving.requests.work import generation_work
+
+
+class Drawing:
+    """Runs generations. What is asked with a seed is drawn once for all that ask at the same time, and found
+    in the cache by those who ask later, where there is one."""
+
+    def __init__(
+        self, *, runner: Runner, pictures: PicturePool, cache: ResultCache, metrics: Metrics
+    ) -> None:
+        self._runner = runner
+        self._pictures = pictures
+        self._cache = cache
+        self._metrics = metrics
+        self._flights: Flights[pb.GenerateImagesResponse] = Flights()
+
+    async def draw(
+        self, generation: Generation, ticket: Ticket, *, seeded: bool, tell: Tell | None = None
+    ) -> pb.GenerateImagesResponse:
+        """The images, `tell` being told of every step. Not to be changed: others may have the same answer."""
+        ticket.work = generation_work(generation)
+
+        async def run(ticket: Ticket, tell: Tell) -> pb.GenerateImagesResponse:
+            return await self._run(generation, ticket, tell)
+
+        if not seeded:
+            return await run(ticket, tell or _nobody)
+        name, key = generation.model.name, fingerprint(generation)
+        found = self._cache.get(key, name)
+        if found is not None:
+            return found
+        if self._flights.boards(key):
+            self._metrics.shared.labels(name).inc()
+        answer = await self._flights.fly(key, ticket, run, tell)
+        self._cache.put(key, answer)
+        return answer
+
+    async def preview(self, generation: Generation, progress: Progress, ticket: Ticket) -> list[pb.Image]:
+        """Pictures of what a sampler makes of the result so far."""
+        assert progress.denoised is not None, "samplers show what they have"
+        program = finish(generation.decoder, progress.denoised, generation.class_id)
+        shown = await self._runner.run(program, ticket)
+        return await self._pictures.encode(shown, generation.model.first, generation.image_format)
+
+    async def _run(self, generation: Generation, ticket: Ticket, tell: Tell) -> pb.GenerateImagesResponse:
+        model = generation.model
+        with self._runner.admitted(ticket):
+            images = await self._runner.run(generation.program(), ticket, tell)
+            encoded = await self._pictures.encode(images, model.first, generation.image_format)
+        return pb.GenerateImagesResponse(images=encoded, run=run_info(model, ticket, generation))
+
+
+def _nobody(progress: Progress) -> None:
+    """Hears of progress where nobody else does."""

@@ -1,0 +1,94 @@
+"""Pictures of requests and answers, coded in threads of their own, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import Any, TypeVar
+
+import numpy as np
+
+from serving import pictures
+from serving.calls import Array
+from serving.catalog import PublicModel
+from serving.errors import Code, ServingError
+from serving.manifest import Manifest
+from serving.observing.metrics import Metrics
+from serving.observing.tracing import current, exemplar, span
+from serving.pb import image_generation_pb2 as pb
+from serving.requests import checks
+
+T = TypeVar("T")
+
+
+class PicturePool:
+    """Threads that decode and encode."""
+
+    def __init__(self, threads: int, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Anything that takes its time."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def decode(
+        self, images: Sequence[pb.Image], model: PublicModel, graph: Manifest, max_pixels: int
+    ) -> list[Array]:
+        """Images of a request as the graph takes them, of `max_pixels` in all; errors name the image."""
+        with span("decode"):
+            return await self.run(_decode, images, model, graph, max_pixels)
+
+    async def encode(self, images: Iterable[Array], graph: Manifest, image_format: int) -> list[pb.Image]:
+        """Images that a graph made, as they are answered."""
+        began = monotonic()
+        with span("encode"):
+            encoded = await self.run(_encode, images, graph.value_range, image_format)
+        name = pictures.format_name(image_format)
+        self._metrics.encoded(name, monotonic() - began, exemplar(current()))
+        return encoded
+
+    async def sheet(self, images: Sequence[pb.Image], image_format: int) -> bytes:
+        """One picture of these: a single one as it is, several as a contact sheet."""
+        return await self.run(_sheet, images, image_format)
+
+    def close(self) -> None:
+        """Waits for what is being coded."""
+        self._threads.shutdown(cancel_futures=True)
+
+
+def _decode(images: Sequence[pb.Image], model: PublicModel, graph: Manifest, max_pixels: int) -> list[Array]:
+    spec = graph.input("image")
+    assert spec is not None, "checked when the catalog was made"
+    tensors = []
+    left = max_pixels
+    for place, image in enumerate(images):
+        field = f"images[{place}]"
+        pixels = pictures.decode(image, field=field, channels=spec.shape[0], max_pixels=left)
+        left -= pixels.shape[0] * pixels.shape[1]
+        checks.image_size(field, pixels, spec, model)
+        tensors.append(pictures.to_tensor(pixels, graph.value_range))
+    return tensors
+
+
+def _encode(images: Iterable[Array], value_range: tuple[float, float], image_format: int) -> list[pb.Image]:
+    encoded = []
+    for place, image in enumerate(images):
+        if not np.isfinite(image).all():
+            raise ServingError(
+                Code.INTERNAL,
+                f"image {place} came out with values that are not finite: try less guidance or more steps",
+            )
+        encoded.append(pictures.encode(pictures.to_pixels(image, value_range), image_format))
+    return encoded
+
+
+def _sheet(images: Sequence[pb.Image], image_format: int) -> bytes:
+    pixels = [
+        pictures.decode(image, field="images", channels=3, max_pixels=image.width * image.height)
+        for image in images
+    ]
+    sheet = pixels[0] if len(pixels) == 1 else pictures.contact_sheet(pixels)
+    return pictures.encode(sheet, image_format).data

@@ -1,0 +1,96 @@
+"""What every HTTP request has to do, whatever its API: who asks and by when, its body, and its going away."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from serving.errors import invalid
+from serving.requests.context import RequestContext
+from serving.settings import Settings
+from serving.transports.http_door import caller_of, client_of
+from serving.transports.http_errors import MediaTypeError, TooLargeError, TooSlowError
+
+Result = TypeVar("Result")
+
+_LEAST_RATE = 65_536  # bytes a second that a body may not stay below for long
+
+
+class ClientGoneError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+def request_context(request: Request) -> RequestContext:
+    """Who asks, by when, and under which name in the logs."""
+    timeout = request.headers.get("x-request-timeout")
+    deadline = None
+    if timeout is not None:
+        try:
+            seconds = float(timeout)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds < float("inf"):
+            raise invalid(
+                "X-Request-Timeout", f"X-Request-Timeout {timeout!r}: give seconds, above 0, as in 2.5"
+            )
+        deadline = time.monotonic() + seconds
+    return RequestContext(
+        deadline=deadline,
+        request_id=request.headers.get("x-request-id") or secrets.token_hex(8),
+        client=client_of(request),
+        transport="http",
+        priority=request.headers.get("x-atelier-priority", "interactive"),
+        caller=caller_of(request),
+    )
+
+
+async def read_body(request: Request, settings: Settings, *, compressed: bool = False) -> bytes:
+    """The body; raises `TooLargeError` as soon as it is over the limit, `TooSlowError` where it trickles.
+
+    One with a `Content-Encoding` is `compressed`, and taken only by who can tell what it may grow to.
+    """
+    limit = settings.max_message_bytes
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise TooLargeError(limit)
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity" and not compressed:
+        raise MediaTypeError(f"a body with Content-Encoding {encoding!r}: send it as it is, not compressed")
+    chunks, size = [], 0
+    began = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout(settings.receive_timeout) as patience:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise TooLargeError(limit)
+                chunks.append(chunk)
+                patience.reschedule(began + settings.receive_timeout + size / _LEAST_RATE)
+    except TimeoutError as error:
+        raise TooSlowError(asyncio.get_running_loop().time() - began) from error
+    return b"".join(chunks)
+
+
+async def unless_gone(request: Request, answer: Coroutine[Any, Any, Result]) -> Result:
+    """The answer, unless its client goes away first: then it is cancelled, and `ClientGoneError` raised."""
+    work = asyncio.create_task(answer)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        raise ClientGoneError
+    finally:
+        for task in (work, gone):
+            task.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

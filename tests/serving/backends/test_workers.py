@@ -1,0 +1,73 @@
+"""Threads that call."""
+
+import asyncio
+import threading
+
+import pytest
+
+from serving.backends.workers import Workers
+
+
+@pytest.fixture
+def worker():
+    workers = Workers(1, "test")
+    yield workers
+    workers.close()
+
+
+async def test_calls_are_answered_in_their_order_but_for_those_that_go_first(worker: Workers) -> None:
+    gate, done = threading.Event(), []
+    busy = asyncio.create_task(worker.call(gate.wait))
+    await asyncio.sleep(0)
+    calls = [asyncio.create_task(worker.call(done.append, name)) for name in "ab"]
+    await asyncio.sleep(0)
+    calls.append(asyncio.create_task(worker.call(done.append, "first", first=True)))
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(busy, *calls)
+    assert done == ["first", "a", "b"]
+
+
+async def test_an_error_is_raised_where_the_call_was_made(worker: Workers) -> None:
+    with pytest.raises(ZeroDivisionError):
+        await worker.call(lambda: 1 / 0)
+    assert await worker.call(lambda: 1) == 1, "the thread goes on"
+
+
+async def test_a_cancelled_call_ends_when_the_thread_has_let_go_of_its_inputs(worker: Workers) -> None:
+    gate, begun = threading.Event(), threading.Event()
+
+    def compute() -> None:
+        begun.set()
+        gate.wait()
+
+    call = asyncio.create_task(worker.call(compute))
+    await asyncio.to_thread(begun.wait)
+    call.cancel()
+    await asyncio.sleep(0.02)
+    assert not call.done()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+async def test_a_call_that_is_cancelled_before_it_begins_never_does(worker: Workers) -> None:
+    gate, done = threading.Event(), []
+    busy = asyncio.create_task(worker.call(gate.wait))
+    await asyncio.sleep(0)
+    call = asyncio.create_task(worker.call(done.append, "computed"))
+    await asyncio.sleep(0)
+    call.cancel()
+    gate.set()
+    await busy
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert done == []
+
+
+async def test_after_the_end_no_call_is_taken() -> None:
+    workers = Workers(2, "test")
+    assert await workers.call(lambda: 1) == 1
+    await asyncio.to_thread(workers.close)
+    with pytest.raises(RuntimeError):
+        await workers.call(lambda: 2)
