@@ -1,5 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,3 +53,23 @@ async def test_images_of_every_kind_are_laid_on_one_sheet(pool: PicturePool) -> 
     grey = pb.Image(data=bytes(64), format=pb.IMAGE_FORMAT_RAW_U8, width=8, height=8, channels=1)
     sheet = await pool.sheet([grey, square(8)], pb.IMAGE_FORMAT_RAW_U8)
     assert len(sheet) == (64 + 4) * (2 * 66 + 2) * 3
+
+
+async def test_a_few_raw_pixels_are_encoded_at_once_and_anything_more_in_a_thread(
+    pool: PicturePool, translator: PublicModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_threads: list[int] = []
+    run = pool.run
+
+    async def watched(function: Any, images: Any, *arguments: Any) -> Any:
+        in_threads.append(len(images))
+        return await run(function, images, *arguments)
+
+    monkeypatch.setattr(pool, "run", watched)
+    few, many = np.zeros((2, 3, 8, 8), np.float32), np.zeros((3, 3, 128, 128), np.float32)
+    at_once = await pool.encode(few, translator.first, pb.IMAGE_FORMAT_RAW_U8)
+    assert in_threads == []
+    assert [image.data for image in at_once] == [bytes([128]) * 192] * 2
+    await pool.encode(few, translator.first, pb.IMAGE_FORMAT_PNG)
+    await pool.encode(many, translator.first, pb.IMAGE_FORMAT_RAW_U8)
+    assert in_threads == [2, 3]
