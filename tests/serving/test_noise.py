@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -44,3 +46,25 @@ def test_classes_are_drawn_evenly_and_independent_of_the_count() -> None:
     drawn = classes(5, 3000, 3)
     np.testing.assert_array_equal(classes(5, 10, 3), drawn[:10])
     assert np.bincount(drawn).min() > 900
+
+
+def test_noise_does_not_depend_on_what_was_drawn_before() -> None:
+    expected = normal(1, 2, (3,), Stream.STEP, 4)
+    for before in (lambda: normal(9, 1, (5,), Stream.PRIOR), lambda: classes(3, 1, 7)):
+        before()
+        np.testing.assert_array_equal(normal(1, 2, (3,), Stream.STEP, 4), expected)
+
+
+def test_noise_is_that_of_philox_with_the_key_and_counter_that_are_documented() -> None:
+    bits = np.random.Philox(key=np.array([8, 1], np.uint64), counter=np.array([0, 0, 6, 1], np.uint64))
+    expected = np.random.Generator(bits).standard_normal(5, np.float32)
+    np.testing.assert_array_equal(normal(8, 2, (5,), Stream.STEP, 6)[1], expected)
+
+
+def test_threads_draw_the_same_noise_side_by_side() -> None:
+    expected = [normal(seed, 2, (3, 32, 32), Stream.STEP, 1) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            drawn = pool.map(lambda seed: normal(seed, 2, (3, 32, 32), Stream.STEP, 1), range(8))
+            for one, other in zip(drawn, expected, strict=True):
+                np.testing.assert_array_equal(one, other)
