@@ -7,7 +7,7 @@ it may concern (the reply to a `Progress` is None). What the generator returns i
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -57,6 +57,17 @@ class Progress:
 Result = TypeVar("Result")
 Program = Generator[Call | Progress, Tensors | None, Result]
 """What a request becomes: yields calls and progress, returns the result."""
+
+
+Tell = Callable[[Progress], None]
+"""Who is told of progress."""
+
+
+def once(graph: str, inputs: Tensors) -> Program[Tensors]:
+    """One call for all of its outputs."""
+    outputs = yield Call(graph=graph, inputs=inputs)
+    assert outputs is not None, "a call is answered with tensors"
+    return outputs
 
 
 def ask(graph: str, inputs: Tensors, output: str) -> Generator[Call, Tensors, Array]:

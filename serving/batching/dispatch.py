@@ -95,9 +95,9 @@ class Dispatcher:
         """A batch has been computed, or has failed."""
         del self._batches[batch]
         seconds = batch.rows * batch.lane.cost.row_seconds()
-        self._backlog.throughput.ended(
-            seconds, self._backend.slots(), monotonic(), more=any(lane.pending for lane in self._waiting)
-        )
+        slots = self._backend.slots()
+        busy = self._running.total() >= slots and self.pending > 0
+        self._backlog.throughput.ended(seconds, slots, monotonic(), more=busy)
         batch.lane.running -= 1
         batch.lane.computing -= batch.rows
         if batch.first:

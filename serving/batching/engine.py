@@ -17,8 +17,8 @@ from serving.batching.dispatch import Dispatcher
 from serving.batching.lane import Batch, Entry, Lane
 from serving.batching.statistics import Statistics
 from serving.batching.ticket import Backlog, Ticket
-from serving.batching.under_way import Tell, UnderWay
-from serving.calls import Call, Program, Result, Tensors
+from serving.batching.under_way import UnderWay
+from serving.calls import Call, Program, Result, Tell, Tensors
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
 from serving.observing.metrics import Metrics
@@ -81,10 +81,6 @@ class Engine:
         finally:
             self._leave(run)
             program.close()
-
-    async def call(self, call: Call, ticket: Ticket) -> Tensors:
-        """The outputs of a single call."""
-        return await self.run(_only(call), ticket)
 
     def slots(self) -> int:
         """Calls that run at a time."""
@@ -320,13 +316,6 @@ class Engine:
         metrics.steps.inc(len(begun))
         for entry in begun:
             metrics.queue_seconds.observe(entry.waited, exemplar(entry.step))
-
-
-def _only(call: Call) -> Program[Tensors]:
-    """The program of a single call."""
-    outputs = yield call
-    assert outputs is not None, "a call is answered with its outputs"
-    return outputs
 
 
 def _failure(error: Exception, lane: Lane) -> ServingError:

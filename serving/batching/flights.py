@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from serving.batching.ticket import Ticket
-from serving.calls import Progress
+from serving.calls import Progress, Tell
 from serving.errors import ServingError
 
 T = TypeVar("T")
 
-Tell = Callable[[Progress], None]
-"""Who is told of progress."""
 Start = Callable[[Ticket, Tell], Coroutine[Any, Any, T]]
 """Begins a run."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from serving.batching.admission import Admission
 from serving.batching.engine import Engine
 from serving.batching.ticket import Ticket
-from serving.calls import Program, Progress, Result
+from serving.calls import Program, Result, Tell
 
 
 class Runner:
@@ -36,7 +36,7 @@ class Runner:
         self,
         program: Program[Result],
         ticket: Ticket,
-        progress: Callable[[Progress], None] | None = None,
+        tell: Tell | None = None,
     ) -> Result:
         """What the program returns, its calls computed by the engine and its progress told as it comes."""
-        return await self._engine.run(program, ticket, progress)
+        return await self._engine.run(program, ticket, tell)

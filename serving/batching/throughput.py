@@ -27,7 +27,7 @@ class Throughput:
         return max(_LEAST, min(1.0, self._done / self._time))
 
     def ended(self, seconds: float, instances: int, now: float, *, more: bool) -> None:
-        """A batch of so many compute seconds has ended; `more` says that others wait for its instance."""
+        """A batch of so many compute seconds has ended; `more` says that all were busy and others wait."""
         if self._since is not None and now > self._since:
             passed = now - self._since
             kept = exp(-passed / _MEMORY)

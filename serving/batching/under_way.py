@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from serving.batching.ticket import Ticket
-from serving.calls import Call, Program, Progress, Tensors
+from serving.calls import Call, Program, Progress, Tell, Tensors
 from serving.observing.tracing import Traced
-
-Tell = Callable[[Progress], None]
-"""Who is told of progress."""
 
 
 @dataclass(kw_only=True, eq=False, slots=True)
@@ -33,8 +29,8 @@ class UnderWay:
     def advance(self, reply: Tensors | None) -> Call | None:
         """The next call, the one before having been answered; None where the program has come to its end.
 
-        Whatever the program raises is its result. Nobody else's program is in danger here: it runs between
-        two steps of the event loop, as whoever is told of its progress does.
+        Whatever the program or its listener raises is its result alone: it never leaves from here, where
+        others of the same batch wait for their turn.
         """
         try:
             wanted = self.program.send(reply)
@@ -43,7 +39,8 @@ class UnderWay:
                     self.tell(wanted)
                 wanted = self.program.send(None)
         except StopIteration as stop:
-            self.future.set_result(stop.value)
+            if not self.future.done():
+                self.future.set_result(stop.value)
         except Exception as error:
             self.fail(error)
         else:

@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2
 
 from serving.batching.run import Runner
 from serving.batching.statistics import Statistics
-from serving.calls import Call, Program, Tensors
+from serving.calls import Tensors, once
 from serving.errors import Code, ServingError, invalid
 from serving.manifest import Manifest
 from serving.oip.checks import check_outputs, read_inputs, version_number
@@ -158,7 +158,7 @@ class OpenInference:
         rows = len(next(iter(inputs.values())))
         ticket = new_ticket(context, version, deadline, manifest, rows)
         with self._runner.admitted(ticket), self._runner.hold(_uncounted(manifest, inputs)):
-            outputs = await self._runner.run(_once(manifest.graph, inputs), ticket)
+            outputs = await self._runner.run(once(manifest.graph, inputs), ticket)
         wanted = request.outputs or [WantedOutput(name=spec.name) for spec in manifest.outputs]
         if any(each.classes or each.place for each in wanted):
             return await asyncio.to_thread(self._outputs, wanted, outputs)
@@ -185,13 +185,6 @@ class OpenInference:
             self.shared_memory.write(wanted.place, content)
             array = None
         return OutputTensor(name=wanted.name, datatype=name, shape=shape, array=array, place=wanted.place)
-
-
-def _once(graph: str, inputs: Tensors) -> Program[Tensors]:
-    """The program of a request for one call."""
-    outputs = yield Call(graph=graph, inputs=inputs)
-    assert outputs is not None, "a call is answered with tensors"
-    return outputs
 
 
 def _uncounted(manifest: Manifest, inputs: Tensors) -> int:

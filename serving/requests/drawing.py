@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from serving.batching.flights import Flights, Tell
+from serving.batching.flights import Flights
 from serving.batching.run import Runner
 from serving.batching.ticket import Ticket
-from serving.calls import Progress
+from serving.calls import Progress, Tell
 from serving.observing.metrics import Metrics
 from serving.pb import image_generation_pb2 as pb
 from serving.programs.generate import finish

@@ -13,7 +13,7 @@ from serving.backends.onnxruntime import OnnxRuntimeBackend
 from serving.batching.calibration import calibrate
 from serving.batching.engine import Engine
 from serving.batching.ticket import Ticket
-from serving.calls import Call, Computed, Tensors
+from serving.calls import Call, Computed, Program, Progress, Tensors, once
 from serving.catalog import build
 from serving.errors import Code, ServingError
 from serving.observing.metrics import Metrics
@@ -66,7 +66,7 @@ class Bench:
 
     def ask(self, call: Call, deadline: float = 60.0, version: int = 1) -> asyncio.Task[Tensors]:
         ticket = Ticket(version=version, deadline=monotonic() + deadline)
-        return asyncio.create_task(self.engine.call(call, ticket))
+        return asyncio.create_task(self.engine.run(once(call.graph, call.inputs), ticket))
 
     async def reference(self, call: Call) -> np.ndarray:
         backend = OnnxRuntimeBackend(repository=self.repository, device="cpu", instances=1, threads=1)
@@ -406,7 +406,7 @@ async def test_tickets_and_metrics_tell_waiting_from_computing(bench: Bench) -> 
     ticket = Ticket(version=1, deadline=monotonic() + 60)
     bench.ask(gan(1))
     await settle()
-    task = asyncio.create_task(bench.engine.call(gan(2), ticket))
+    task = asyncio.create_task(bench.engine.run(once(GAN, gan(2).inputs), ticket))
     await asyncio.sleep(0.05)
     bench.backend.let_go()
     await task
@@ -453,7 +453,7 @@ async def test_a_thousand_calls_that_come_and_go_are_all_accounted_for(wide: Ben
 
 def long_call(bench: Bench, seed: int) -> asyncio.Task[Tensors]:
     ticket = Ticket(version=1, deadline=monotonic() + 60, expected_seconds=10.0)
-    return asyncio.create_task(bench.engine.call(gan(2, seed=seed), ticket))
+    return asyncio.create_task(bench.engine.run(once(GAN, gan(2, seed=seed).inputs), ticket))
 
 
 async def test_a_short_request_is_computed_besides_long_ones_that_have_every_instance(wide: Bench) -> None:
@@ -492,3 +492,54 @@ async def test_an_engine_whose_last_call_was_cancelled_is_idle(bench: Bench) -> 
     waiting.cancel()
     bench.backend.let_go()
     await asyncio.wait_for(idle, 10)
+
+
+async def test_a_request_that_is_cancelled_by_its_own_listener_harms_none_of_its_batch_mates(
+    bench: Bench,
+) -> None:
+    def program() -> Program[None]:
+        yield gan(1)
+        yield Progress(step=1, steps=1)
+
+    busy = bench.ask(gan(1))
+    await settle()
+    ticket = Ticket(version=1, deadline=monotonic() + 60)
+    leaving = asyncio.create_task(bench.engine.run(program(), ticket, lambda _: leaving.cancel()))
+    await settle()
+    mate = bench.ask(gan(2))
+    await settle()
+    bench.backend.let_go()
+    assert (await asyncio.wait_for(mate, 10))["sample"].shape[0] == 2
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    await busy
+
+
+async def test_an_error_of_one_program_is_its_own(bench: Bench) -> None:
+    def program() -> Program[None]:
+        yield gan(1)
+        raise ZeroDivisionError
+
+    busy = bench.ask(gan(1))
+    await settle()
+    ticket = Ticket(version=1, deadline=monotonic() + 60)
+    failing = asyncio.create_task(bench.engine.run(program(), ticket))
+    mate = bench.ask(gan(2))
+    await settle()
+    bench.backend.let_go()
+    with pytest.raises(ZeroDivisionError):
+        await failing
+    assert (await asyncio.wait_for(mate, 10))["sample"].shape[0] == 2
+    await busy
+
+
+async def test_instances_that_no_call_may_have_do_not_count_as_busy(
+    wide: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wide.backend, "instances", lambda graph: 1)
+    expected = wide.engine.backlog.throughput.share
+    wide.backend.let_go()
+    first = wide.ask(gan(1))
+    await settle()
+    await asyncio.gather(first, *(wide.ask(gan(1, seed=seed)) for seed in range(5)))
+    assert wide.engine.backlog.throughput.share == expected
