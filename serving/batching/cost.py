@@ -9,9 +9,11 @@ _REMEMBERED = 9
 _REMEMBERED_PACES = 5  # it has changed before the costs at pace 1 take the change for theirs
 _EVIDENCE = 3
 BESIDES_THE_CALL = 0.0003
-"""Seconds of a core that a batch takes besides its call, however many its rows: it is put together, a thread
-is woken, and its results are given out. On the CPU of the docs the event loop spends 0.4 ms on a batch, some of
-them on the calls in it."""
+"""Seconds of a core that a batch takes besides its call, however many its rows.
+
+It is put together, a thread is woken, and its results are given out. On the CPU of the docs the event loop
+spends 0.4 ms on a batch, some of them on the calls in it.
+"""
 
 _NEAR_BEST, _GOOD_ENOUGH = 0.97, 0.93
 _SHORTEST_CALL, _LONGEST_CALL = 1e-9, 0.05
