@@ -22,7 +22,7 @@ from training.coerce import ConfigError
 from training.config import TrainConfig, parse_flags, read_file, resolve_config, to_toml
 from training.data import DataError, Splits
 from training.data.open import open_data
-from training.devices import launch, set_threads
+from training.devices import launch, leave, set_threads
 from training.failures import TrainingError
 from training.families import FAMILIES
 from training.family import Family
@@ -91,7 +91,9 @@ def run(options: argparse.Namespace) -> int:
     set_threads(config.threads, data.train.spec)
     if fabric.is_global_zero:
         announce(config, data, folder, fabric, resume)
-    return report(train(config, family, data, folder, fabric, resume), fabric)
+    result = train(config, family, data, folder, fabric, resume)
+    leave()
+    return report(result, fabric)
 
 
 def resolve_options(options: argparse.Namespace, resume: Checkpoint | None) -> tuple[TrainConfig, Family]:

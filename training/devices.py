@@ -53,6 +53,15 @@ def launch(config: TrainConfig) -> Fabric:
     return fabric
 
 
+def leave() -> None:
+    """Leave the group of the run's processes, if there is one; the last thing that a process does in it.
+
+    A thread of the group that still lets go of a tensor while the interpreter ends would abort the process.
+    """
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def _on_cpu(accelerator: str) -> bool:
     accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
     return accelerator == "cpu" or (accelerator == "auto" and not accelerated)
