@@ -179,7 +179,9 @@ def test_two_processes_under_torchrun_train_equal_replicas_on_halves_of_every_ba
         "        save_file(state, f'replica-{rank}.safetensors')\n"
         "    return losses\n"
         "toy.FAMILY = dataclasses.replace(toy.FAMILY, step=step)\n"
-        "sys.exit(main(sys.argv[1:]))\n"
+        "status = main(sys.argv[1:])\n"
+        "assert not torch.distributed.is_initialized(), 'its threads would outlive the interpreter'\n"
+        "sys.exit(status)\n"
     )
     command = [
         sys.executable,
