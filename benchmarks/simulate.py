@@ -1,8 +1,8 @@
 """The simulator held against the gateway: `python -m benchmarks.simulate` measures, predicts and compares.
 
-What is measured for the prediction: the time of calls by their rows in the gateway, from as many requests at
-a time as there are cores, and what it adds to them, from requests of few and of many steps that come one at a
-time. All that happens under load is predicted from that alone, and then measured.
+What is measured for the prediction: the time of calls by their rows in the gateway, from a few more requests
+at a time than there are cores, and what it adds to them, from requests of few and of many steps that come one
+at a time. All that happens under load is predicted from that alone, and then measured.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from serving.process.processors import processors
 _BATCHES = (1, 2, 4, 8, 16)
 _FEW, _MANY = 2, 40
 _SLICES, _LEAST_CALLS = 5, 10
+_WAITING = 2
 _KEYS = ("images", "p50", "p95", "short_p50", "short_p95")
 _USED = (0.5, 0.7, 0.8, 0.9, 0.95)
 
@@ -118,31 +120,34 @@ def capacity(manifest: Manifest, costs: Costs, ask: Ask, seconds: float) -> list
 async def _call_seconds(
     gateway: Atelier, model: str, graph: str, cores: int, seconds: float
 ) -> dict[int, float]:
-    """By the rows of a call, as the gateway times them itself: each core has a request of so many images."""
-    found = {}
-    for rows in _BATCHES:
-        mix = alike(Ask(model=model, seed=0, class_id=0, count=rows, steps=_MANY), classes=1)
-        means = []
+    """By the rows of a call, as the gateway times them itself, all cores busy.
+
+    There are some clients more than calls at a time, so that rows wait: an idle gateway would spread those of
+    a request over its instances. Whatever sizes come of it count.
+    """
+    means: dict[int, list[float]] = defaultdict(list)
+    for images in _BATCHES:
+        mix = alike(Ask(model=model, seed=0, class_id=0, count=images, steps=_MANY), classes=1)
         for _ in range(_SLICES):
-            before = await _timed(gateway, graph, rows)
-            await closed_loop(gateway.send, mix, clients=cores, warm_up=0.0, seconds=seconds / _SLICES)
-            after = await _timed(gateway, graph, rows)
-            calls, took = after[0] - before[0], after[1] - before[1]
-            if calls >= _LEAST_CALLS:  # the gateway splits those that are beyond its best size
-                means.append(took / calls)
-        if means:
-            found[rows] = median(means)
-    return found
+            before = await _timed(gateway, graph)
+            await closed_loop(
+                gateway.send, mix, clients=cores + _WAITING, warm_up=0.0, seconds=seconds / _SLICES
+            )
+            for rows, (calls, took) in (await _timed(gateway, graph)).items():
+                calls_before, took_before = before.get(rows, (0, 0.0))
+                if calls - calls_before >= _LEAST_CALLS:
+                    means[rows].append((took - took_before) / (calls - calls_before))
+    return {rows: median(means[rows]) for rows in sorted(means)}
 
 
-async def _timed(gateway: Atelier, graph: str, rows: int) -> tuple[int, float]:
-    """Calls of so many rows that there have been, and the seconds of all of them."""
+async def _timed(gateway: Atelier, graph: str) -> dict[int, tuple[int, float]]:
+    """Calls that there have been, and the seconds of all of them, by their rows."""
     stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(gateway.channel)
     answer = await stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name=graph))
-    for batch in answer.model_stats[0].batch_stats:
-        if batch.batch_size == rows:
-            return batch.compute_infer.count, batch.compute_infer.ns / 1e9
-    return 0, 0.0
+    return {
+        batch.batch_size: (batch.compute_infer.count, batch.compute_infer.ns / 1e9)
+        for batch in answer.model_stats[0].batch_stats
+    }
 
 
 async def _overheads(gateway: Atelier, model: str, alone: float, seconds: float) -> dict[str, float]:
