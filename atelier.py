@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -36,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"atelier: no subcommand {name!r}\n\n{usage()}", file=sys.stderr)
         return 2
+    # The wheels of onnxruntime report to their maker unless this is set before they are imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     module, _, function = COMMANDS[name][0].partition(":")
     try:
         command = getattr(importlib.import_module(module), function)

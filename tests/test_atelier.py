@@ -1,6 +1,7 @@
 """The command, and what an install without training brings along."""
 
 import importlib
+import os
 import subprocess
 import sys
 
@@ -41,3 +42,20 @@ def test_serving_imports_neither_torch_nor_onnx():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_onnxruntime_reports_to_nobody(tmp_path):
+    """Its telemetry keeps an identifier and a database under the home folder as soon as it is on."""
+    inherited = dict(os.environ)
+    for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
+        inherited.pop(name, None)
+    command = "import sys, atelier; sys.exit(atelier.main(['doctor', '--repository', 'model_repository']))"
+    library = "from serving.backends.sessions import onnxruntime_and_providers as found; found()"
+    for code in (command, library):
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=inherited | {"HOME": str(tmp_path)},
+            capture_output=True,
+            timeout=120,
+        )
+        assert not list(tmp_path.rglob(".onnxruntime"))

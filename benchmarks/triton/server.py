@@ -146,6 +146,7 @@ class TritonServer:
             "PATH": f"{folder / 'bin'}:/usr/bin:/bin",
             "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
             "OMP_NUM_THREADS": "1",
+            "ORT_DISABLE_TELEMETRY": "1",
             **self._environment,
         }
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -118,7 +119,11 @@ class Sessions:
 
 @cache
 def onnxruntime_and_providers() -> tuple[Any, tuple[str, ...]]:
-    """The module, and the providers it is built with; imported by the first load, as it takes its time."""
+    """The module, and the providers it is built with; imported by the first load, as it takes its time.
+
+    Its wheels have telemetry on: it is turned off here, where the environment does not ask for it.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
     known = tuple(onnxruntime.get_available_providers())
