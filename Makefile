@@ -3,6 +3,8 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 ARGS ?=
 VENV := .venv
+# onnxruntime reports to its maker otherwise.
+export ORT_DISABLE_TELEMETRY ?= 1
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_FLAGS)
 
