@@ -90,6 +90,7 @@ def _plan(given: argparse.Namespace) -> Plan:
         cores=processors(),
         diffusion=tuple(given.diffusion.split(",")),
         one_pass=tuple(given.one_pass.split(",")),
+        triton_backends=given.triton_backends,
     )
 
 
@@ -104,12 +105,16 @@ def _chosen(words: str | None, known: tuple[str, ...], flag: str) -> tuple[str, 
 
 
 def _command(arguments: list[str]) -> str:
-    """What makes the figures again: the flags that choose what is measured, and none that name a place."""
+    """What makes the figures again: the flags that choose what is measured, without names of places."""
     kept: list[str] = []
     words = iter(arguments)
     for word in words:
         if word in ("--results", "--repository"):
             next(words, None)
+        elif word.partition("=")[0] == "--triton-backends":
+            kept += ["--triton-backends", "DIR"]
+            if "=" not in word:
+                next(words, None)
         elif not word.startswith(("--results=", "--repository=")) and word != "--docs":
             kept.append(word)
     return " ".join(["atelier bench", *kept])
@@ -152,6 +157,13 @@ def _parser() -> argparse.ArgumentParser:
         default="digits_gan,digits_vae",
         metavar="MODELS",
         help="models of one pass; the first that is there (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--triton-backends",
+        type=Path,
+        metavar="DIR",
+        help="a folder of Triton's backends with its own onnxruntime in it, for the gateway over Triton "
+        "(default: the Python backend that the tests use)",
     )
     parser.add_argument(
         "--results",

@@ -30,3 +30,5 @@ class Plan:
     """Diffusion models; the first is the one that the targets are about."""
     one_pass: tuple[str, ...] = ("digits_gan", "digits_vae")
     """Models of one pass; the first that is there is measured."""
+    triton_backends: Path | None = None
+    """Folder of Triton's backends for the gateway over Triton, in place of those of the installation."""

@@ -33,7 +33,8 @@ async def triton_backend(plan: Plan, tell: Tell) -> dict[str, Any]:
         with ExitStack() as servers:
             folder = Path(servers.enter_context(tempfile.TemporaryDirectory())) / "repository"
             lay_out(plan.repository, folder, instances=plan.cores, graphs=graphs)
-            triton = servers.enter_context(triton_server(folder))
+            backends = [f"--backend-directory={plan.triton_backends}"] if plan.triton_backends else []
+            triton = servers.enter_context(triton_server(folder, flags=backends))
             over = ["--backend", "triton", "--triton-url", triton.grpc_address]
             async with AsyncExitStack() as stack:
                 gateways = {

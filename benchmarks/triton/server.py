@@ -28,6 +28,9 @@ _SHARED = Path("/dev/shm")
 # the processes of models have died of that.
 _SHARED_BYTES = 16 * 1024 * 1024
 
+# Triton's own backend takes a thread for each core otherwise.
+_ONE_THREAD = 'parameters { key: "intra_op_thread_count" value { string_value: "1" } }\n'
+
 Control = Literal["none", "poll", "explicit"]
 
 
@@ -168,14 +171,14 @@ class TritonServer:
 def lay_out(repository: Path, target: Path, *, instances: int, graphs: Collection[str] | None = None) -> Path:
     """A copy of a repository, or of some of its graphs, with so many instances of each on the CPU.
 
-    Under the pytriton wheel each instance is a process.
+    Each instance has one thread. Under the pytriton wheel each instance is a process.
     """
     target.mkdir(parents=True)
     for config in sorted(repository.glob("*/config.pbtxt")):
         if graphs is None or config.parent.name in graphs:
             shutil.copytree(config.parent, target / config.parent.name)
             with (target / config.parent.name / "config.pbtxt").open("a", encoding="utf-8") as file:
-                file.write(f"instance_group {{ count: {instances} kind: KIND_CPU }}\n")
+                file.write(f"instance_group {{ count: {instances} kind: KIND_CPU }}\n{_ONE_THREAD}")
     return target
 
 
