@@ -71,7 +71,7 @@ async def measure(repository: Path, model: str, seconds: float, say: Say) -> dic
     alone = median(await asyncio.to_thread(raw.seconds_per_call, 1, 60))
     async with serve(repository, "--instances", str(cores), "--threads", "1") as gateway:
         say("calls by their rows, all cores busy")
-        calls = await _call_seconds(gateway, model, manifest.graph, cores, seconds / 6)
+        calls = await call_seconds(gateway, model, manifest.graph, cores, seconds / 6)
         say("what the gateway adds")
         costs = Costs(
             call_seconds=calls, instances=cores, **await _overheads(gateway, model, alone, seconds / 3)
@@ -117,7 +117,7 @@ def capacity(manifest: Manifest, costs: Costs, ask: Ask, seconds: float) -> list
     return rows
 
 
-async def _call_seconds(
+async def call_seconds(
     gateway: Atelier, model: str, graph: str, cores: int, seconds: float
 ) -> dict[int, float]:
     """By the rows of a call, as the gateway times them itself, all cores busy.

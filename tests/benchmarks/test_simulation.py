@@ -7,7 +7,8 @@ import pytest
 from benchmarks.figures import figures
 from benchmarks.load import closed_loop, poisson
 from benchmarks.mixes import Ask, alike, hurried
-from benchmarks.simulate import Trial, capacity, predict
+from benchmarks.peers.atelier import serve
+from benchmarks.simulate import Trial, call_seconds, capacity, predict
 from benchmarks.simulation import Costs, Gateway, simulate
 from serving.batching import engine
 from serving.catalog import build, scan
@@ -84,3 +85,11 @@ def test_the_real_clock_is_back_when_a_simulation_has_failed(manifest):
     with pytest.raises(ExceptionGroup):
         simulate(fail)
     assert engine.monotonic is time.monotonic
+
+
+async def test_calls_of_a_live_gateway_are_timed_by_their_rows(tiny_repository):
+    async with serve(tiny_repository, "--instances", "2", "--threads", "1") as gateway:
+        found = await call_seconds(gateway, "tiny_gaussian", "tiny_gaussian", 2, 0.5)
+    assert list(found) == sorted(found)
+    assert max(found) >= 8
+    assert all(seconds > 0 for seconds in found.values())
