@@ -66,6 +66,14 @@ class PublicModel:
         return self.graphs.get("generator") or self.graphs.get("decoder")
 
     @cached_property
+    def digests(self) -> Mapping[int, tuple[tuple[str, str], ...]]:
+        """Name and SHA-256 of every graph, by version."""
+        return {
+            version: tuple(sorted((m.graph, m.versions[version].sha256) for m in self.graphs.values()))
+            for version in self.versions
+        }
+
+    @cached_property
     def directions(self) -> tuple[str, ...]:
         """Roles that translate."""
         return tuple(role for role in self.graphs if role not in _ROLE_TENSORS)

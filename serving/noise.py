@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,24 +51,27 @@ class _Keyed(threading.local):
     def __init__(self) -> None:
         self.bits = np.random.Philox(key=0)
         self.generator = np.random.Generator(self.bits)
+        self.key = np.zeros(2, np.uint64)
+        self.counter = np.zeros(4, np.uint64)
+        empty = np.zeros(4, np.uint64)
+        self.state: Any = {
+            "bit_generator": "Philox",
+            "state": {"key": self.key, "counter": self.counter},
+            "buffer": empty,
+            "buffer_pos": len(empty),  # nothing is left of what was drawn before
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
 
 
 _keyed = _Keyed()
-_EMPTY = np.zeros(4, np.uint64)
 
 
 def _generator(seed: int, image: int, stream: Stream, step: int) -> np.random.Generator:
     """The generator of these, to be used before the thread asks for another."""
     # Draws move the lowest word of the counter alone: (step, stream) in the upper words keeps them apart.
-    _keyed.bits.state = {
-        "bit_generator": "Philox",
-        "state": {
-            "key": np.array([seed, image], np.uint64),
-            "counter": np.array([0, 0, step, stream], np.uint64),
-        },
-        "buffer": _EMPTY,
-        "buffer_pos": len(_EMPTY),  # nothing is left of what was drawn before
-        "has_uint32": 0,
-        "uinteger": 0,
-    }
+    key, counter = _keyed.key, _keyed.counter
+    key[0], key[1] = seed, image
+    counter[2], counter[3] = step, stream
+    _keyed.bits.state = _keyed.state
     return _keyed.generator

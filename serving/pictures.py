@@ -79,10 +79,12 @@ def to_tensor(pixels: Pixels, value_range: tuple[float, float]) -> Array:
 
 
 def to_pixels(tensor: Array, value_range: tuple[float, float]) -> Pixels:
-    """A tensor to pixels: the nearest of 256 levels, what lies outside of the range clipped to it."""
+    """Tensors [..., channels, height, width] to pixels [..., height, width, channels]: the nearest of 256
+    levels, what lies outside of the range clipped to it."""
     low, high = value_range
-    scaled = np.rint((tensor - low) * (255 / (high - low)))
-    return np.ascontiguousarray(np.clip(scaled, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+    scaled = (tensor - low) * (255 / (high - low))
+    np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled)
+    return np.ascontiguousarray(scaled.astype(np.uint8).swapaxes(-3, -2).swapaxes(-2, -1))
 
 
 def contact_sheet(pictures: Sequence[Pixels]) -> Pixels:

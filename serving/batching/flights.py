@@ -65,8 +65,7 @@ class Flights(Generic[T]):
         if listener is not None:
             flight.listeners.append(listener)
         try:
-            await asyncio.wait((flight.task,))
-            return flight.task.result()
+            return await asyncio.shield(flight.task)
         except ServingError as error:
             raise error.again() from None
         finally:
@@ -75,8 +74,9 @@ class Flights(Generic[T]):
                 flight.listeners.remove(listener)
             if not flight.waiting:
                 self._land(key, flight)
-                flight.task.cancel()
-                await asyncio.gather(flight.task, return_exceptions=True)
+                if not flight.task.done():
+                    flight.task.cancel()
+                    await asyncio.gather(flight.task, return_exceptions=True)
 
     def _land(self, key: Hashable, flight: _Flight[T]) -> None:
         if self._flights.get(key) is flight:

@@ -66,8 +66,9 @@ class Repository:
         """
         model = self.catalog.model(name)
         model.require(task)
-        version = model.version(asked, self.ready_versions(model), key)
-        if not self._ready(model, version):
+        ready = self.ready_versions(model)
+        version = model.version(asked, ready, key)
+        if version not in ready and not self._ready(model, version):
             raise self._not_ready(model, version)
         with self.keep(model, version):
             yield model, version

@@ -34,6 +34,8 @@ class ResultCache:
 
     def put(self, key: Hashable, answer: pb.GenerateImagesResponse) -> None:
         """Keeps an answer. Whoever gets it from here waits for nothing: it says so."""
+        if not self._max_bytes:
+            return
         kept = pb.GenerateImagesResponse(images=answer.images, run=answer.run)
         kept.run.ClearField("queue_time")
         kept.run.ClearField("compute_time")

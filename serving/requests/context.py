@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -20,6 +22,9 @@ from serving.observing.tracing import current, describe_request, end_request, ex
 
 log = logging.getLogger(__name__)
 
+
+_GATEWAY = secrets.token_hex(6)
+_numbers = count(1)
 
 PRIORITIES = {"interactive": 8.0, "batch": 1.0}
 """Shares of the machine by priority: where both wait, interactive requests get eight seconds to one."""
@@ -46,6 +51,11 @@ class RequestContext:
     def require_admin(self) -> None:
         """Raises PERMISSION_DENIED, with the remedy, unless the caller may change the gateway."""
         self.caller.require(ADMIN)
+
+
+def new_request_id() -> str:
+    """A name for a request that came without one: no other has it, in this gateway or in another."""
+    return f"{_GATEWAY}{next(_numbers):08x}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from serving.catalog import PublicModel
 from serving.requests.generation import Generation
+
+_DECIDED = tuple(field.name for field in fields(Generation) if field.name != "model")
 
 
 def fingerprint(generation: Generation) -> Hashable:
@@ -18,23 +19,20 @@ def fingerprint(generation: Generation) -> Hashable:
 
     Taken over all fields, so that one which is added later counts too, and the digests of the model's graphs.
     """
-    return tuple(_frozen(getattr(generation, field.name), generation.version) for field in fields(generation))
+    model = generation.model
+    decided = [_frozen(getattr(generation, name)) for name in _DECIDED]
+    return (model.name, model.digests[generation.version], *decided)
 
 
-def _frozen(value: Any, version: int) -> Hashable:
-    if isinstance(value, PublicModel):
-        digests = sorted((m.graph, m.versions[version].sha256) for m in value.graphs.values())
-        return (value.name, tuple(digests))
+def _frozen(value: Any) -> Hashable:
     if isinstance(value, np.ndarray):
         return (value.dtype.str, value.shape, value.tobytes())
-    if is_dataclass(value) and not isinstance(value, type):
-        with suppress(TypeError):  # values all through are what they are, and need not be taken apart
-            hash(value)
-            return cast(Hashable, value)
-        return tuple(_frozen(getattr(value, field.name), version) for field in fields(value))
+    with suppress(TypeError):  # values all through are what they are, and need not be taken apart
+        hash(value)
+        return cast(Hashable, value)
+    if is_dataclass(value):
+        return tuple(_frozen(getattr(value, field.name)) for field in fields(value))
     if isinstance(value, Mapping):
-        return tuple((key, _frozen(item, version)) for key, item in sorted(value.items()))
-    if isinstance(value, list | tuple):
-        return tuple(_frozen(item, version) for item in value)
-    assert isinstance(value, Hashable)
-    return value
+        return tuple((key, _frozen(item)) for key, item in sorted(value.items()))
+    assert isinstance(value, list | tuple), f"{type(value).__name__} can be no part of a request"
+    return tuple(_frozen(item) for item in value)

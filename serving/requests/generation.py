@@ -106,8 +106,10 @@ def plan(request: pb.GenerateImagesRequest, model: PublicModel, version: int, ma
     seed = request.seed if request.HasField("seed") else secrets.randbits(32)
     class_id = None
     if graph.input("class_id") is not None:
-        drawn = classes(seed, count, len(graph.class_labels))
-        class_id = drawn if asked is None else np.full(count, asked, np.int64)
+        if asked is None:
+            class_id = classes(seed, count, len(graph.class_labels))
+        else:
+            class_id = np.full(count, asked, np.int64)
     return Generation(
         model=model,
         version=version,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any, TypeVar
@@ -43,7 +43,9 @@ class PicturePool:
         with span("decode"):
             return await self.run(_decode, images, model, graph, max_pixels)
 
-    async def encode(self, images: Collection[Array], graph: Manifest, image_format: int) -> list[pb.Image]:
+    async def encode(
+        self, images: Sequence[Array] | Array, graph: Manifest, image_format: int
+    ) -> list[pb.Image]:
         """Images that a graph made, as they are answered."""
         began = monotonic()
         with span("encode"):
@@ -79,16 +81,30 @@ def _decode(images: Sequence[pb.Image], model: PublicModel, graph: Manifest, max
     return tensors
 
 
-def _encode(images: Iterable[Array], value_range: tuple[float, float], image_format: int) -> list[pb.Image]:
-    encoded = []
-    for place, image in enumerate(images):
-        if not np.isfinite(image).all():
+def _encode(
+    images: Sequence[Array] | Array, value_range: tuple[float, float], image_format: int
+) -> list[pb.Image]:
+    encoded: list[pb.Image] = []
+    for stack in _stacks(images):
+        finite = np.isfinite(stack).all(axis=(1, 2, 3))
+        if not finite.all():
+            place = len(encoded) + int(finite.argmin())
             raise ServingError(
                 Code.INTERNAL,
                 f"image {place} came out with values that are not finite: try less guidance or more steps",
             )
-        encoded.append(pictures.encode(pictures.to_pixels(image, value_range), image_format))
+        encoded += [pictures.encode(p, image_format) for p in pictures.to_pixels(stack, value_range)]
     return encoded
+
+
+def _stacks(images: Sequence[Array] | Array) -> Iterator[Array]:
+    """The images [some, channels, height, width]: small ones of one size together, others one by one."""
+    if not isinstance(images, np.ndarray):
+        yield from (image[None] for image in images)
+        return
+    together = max(1, _AT_ONCE_BYTES // max(1, images[0].nbytes))
+    for start in range(0, len(images), together):
+        yield images[start : start + together]
 
 
 def _sheet(images: Sequence[pb.Image], image_format: int) -> bytes:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from typing import Any
 
 import grpc.aio
 
 from serving.errors import ServingError
-from serving.requests.context import RequestContext
-from serving.transports.grpc_door import caller_of, client_of
+from serving.requests.context import RequestContext, new_request_id
+from serving.transports.grpc_door import caller_of
 from serving.transports.grpc_errors import end
 from serving.transports.status import internal_error
 
@@ -22,13 +21,14 @@ def request_context(context: Any) -> RequestContext:
     """Who asks, by when, and under which name in the logs."""
     remaining = context.time_remaining()
     metadata = dict(context.invocation_metadata() or ())
+    caller, client = caller_of(context, metadata)
     return RequestContext(
         deadline=None if remaining is None else time.monotonic() + remaining,
-        request_id=metadata.get("x-request-id") or secrets.token_hex(8),
-        client=client_of(context),
+        request_id=metadata.get("x-request-id") or new_request_id(),
+        client=client,
         transport="grpc",
         priority=metadata.get("x-atelier-priority", "interactive"),
-        caller=caller_of(context),
+        caller=caller,
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
@@ -84,23 +85,19 @@ class GrpcDoor(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(handler.unary_unary, read, handler.response_serializer)
 
 
-def caller_of(context: Any) -> Caller:
-    """Who made a call that came through the door."""
-    caller = _CALLER.get()
-    if caller is not None:
-        return caller
-    forwarded = any(name == "x-forwarded-for" for name, _ in context.invocation_metadata() or ())
-    return LOCAL if is_local(_peer(context)) and not forwarded else ANYBODY
+def caller_of(context: Any, metadata: Container[str]) -> tuple[Caller, str]:
+    """Who made a call that came through the door, by the names in its metadata too; and whose turn it is when
+    there are many: by the name of their key, else by their address."""
+    peer, caller = _address(context.peer()), _CALLER.get()
+    if caller is None:
+        caller = LOCAL if is_local(peer) and "x-forwarded-for" not in metadata else ANYBODY
+    return caller, caller.name or peer
 
 
-def client_of(context: Any) -> str:
-    """Whose turn it is when there are many: by the name of their key, else by their address."""
-    return caller_of(context).name or _peer(context)
-
-
-def _peer(context: Any) -> str:
-    """Address of the peer without its port; empty for a socket of the file system."""
-    kind, _, rest = unquote(context.peer()).partition(":")
+@lru_cache(maxsize=1024)
+def _address(peer: str) -> str:
+    """Address of a peer without its port; empty for a socket of the file system."""
+    kind, _, rest = unquote(peer).partition(":")
     return re.sub(r":\d+$", "", rest).strip("[]") if kind in ("ipv4", "ipv6") else ""
 
 

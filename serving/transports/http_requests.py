@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from serving.errors import invalid
-from serving.requests.context import RequestContext
+from serving.requests.context import RequestContext, new_request_id
 from serving.settings import Settings
 from serving.transports.http_door import caller_of, client_of
 from serving.transports.http_errors import MediaTypeError, TooLargeError, TooSlowError
@@ -41,7 +40,7 @@ def request_context(request: Request) -> RequestContext:
         deadline = time.monotonic() + seconds
     return RequestContext(
         deadline=deadline,
-        request_id=request.headers.get("x-request-id") or secrets.token_hex(8),
+        request_id=request.headers.get("x-request-id") or new_request_id(),
         client=client_of(request),
         transport="http",
         priority=request.headers.get("x-atelier-priority", "interactive"),
