@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from time import monotonic
+from typing import Any
 
 from serving.batching.ticket import Backlog, Ticket
 from serving.errors import Code, ServingError
@@ -13,6 +16,24 @@ from serving.observing.metrics import Metrics
 _SHORTEST_RETRY, _LONGEST_RETRY = 0.1, 60.0
 _PRUDENCE = 0.5  # a backlog that is let grow up to what can just be met makes everybody in it late
 _CERTAINTY = 0.8  # the machine may be quicker than it was: only what is late by more than that is refused
+
+
+class Admitted:
+    """The room of a request that was let in. It leaves at the end of a block, or of a task."""
+
+    def __init__(self, leave: Callable[[bool], None]) -> None:
+        """`leave` is called once, and told whether the request failed."""
+        self._leave = leave
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._leave(kind is not None)
+
+    def until(self, task: asyncio.Task[Any]) -> None:
+        """Holds the room while the task lasts, even one that is cancelled before its first step."""
+        task.add_done_callback(lambda t: self._leave(t.cancelled() or t.exception() is not None))
 
 
 class Admission:
@@ -47,9 +68,8 @@ class Admission:
         metrics.rows_admitted.set_function(lambda: self._rows)
         metrics.bytes_admitted.set_function(lambda: self._bytes)
 
-    @contextmanager
-    def admit(self, ticket: Ticket) -> Iterator[None]:
-        """Holds the rows of a request while it is under way.
+    def admit(self, ticket: Ticket, size: int = 0) -> Admitted:
+        """Takes the rows of a request, and so many bytes, until it leaves.
 
         RESOURCE_EXHAUSTED where there is no room or the backlog is too long for its deadline,
         DEADLINE_EXCEEDED where an idle machine would be too slow for it.
@@ -57,40 +77,29 @@ class Admission:
         rows = max((work.rows for work in ticket.work), default=0)
         self._check_room(rows)
         self._check_deadline(ticket)
+        self._check_bytes(size)
         self._rows += rows
+        self._bytes += size
         self._backlog.add(ticket)
-        try:
-            yield
-        except BaseException:
-            for graph, computed in ticket.rows.items():
-                self._metrics.graph(graph).rows_in_vain.inc(computed)
-            raise
-        finally:
-            self._backlog.remove(ticket)
-            self._rows -= rows
+        return Admitted(partial(self._leave, ticket, rows, size))
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
-        """Holds the bytes of a request's tensors; RESOURCE_EXHAUSTED where there is no room."""
-        if size > self._max_bytes:
-            raise self._refusal(
-                "too_large",
-                f"the request takes {size} bytes and the gateway has {self._max_bytes} for everybody: "
-                f"ask for fewer or smaller images, or raise max_pending_bytes",
-                None,
-            )
-        if self._bytes + size > self._max_bytes:
-            raise self._refusal(
-                "bytes",
-                f"the gateway is full: {self._bytes} of {self._max_bytes} bytes are under way; "
-                f"ask again later",
-                self._until_left((self._bytes + size - self._max_bytes) / self._bytes),
-            )
+        """Holds more bytes for a request's tensors; RESOURCE_EXHAUSTED where there is no room."""
+        self._check_bytes(size)
         self._bytes += size
         try:
             yield
         finally:
             self._bytes -= size
+
+    def _leave(self, ticket: Ticket, rows: int, size: int, failed: bool) -> None:
+        if failed:
+            for graph, computed in ticket.rows.items():
+                self._metrics.graph(graph).rows_in_vain.inc(computed)
+        self._backlog.remove(ticket)
+        self._rows -= rows
+        self._bytes -= size
 
     def _check_room(self, rows: int) -> None:
         if rows > self._max_rows:
@@ -105,6 +114,22 @@ class Admission:
                 "rows",
                 f"the gateway is full: {self._rows} of {self._max_rows} rows are under way; ask again later",
                 self._until_left((self._rows + rows - self._max_rows) / self._rows),
+            )
+
+    def _check_bytes(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise self._refusal(
+                "too_large",
+                f"the request takes {size} bytes and the gateway has {self._max_bytes} for everybody: "
+                f"ask for fewer or smaller images, or raise max_pending_bytes",
+                None,
+            )
+        if self._bytes + size > self._max_bytes:
+            raise self._refusal(
+                "bytes",
+                f"the gateway is full: {self._bytes} of {self._max_bytes} bytes are under way; "
+                f"ask again later",
+                self._until_left((self._bytes + size - self._max_bytes) / self._bytes),
             )
 
     def _check_deadline(self, ticket: Ticket) -> None:
@@ -140,11 +165,8 @@ class Admission:
 
     def _ahead_of(self, ticket: Ticket) -> float:
         """Seconds of compute that go before a request: those of shorter ones, and of earlier deadlines."""
-        return sum(
-            other.seconds_left
-            for other in self._backlog.tickets
-            if other.size < ticket.size or (other.size == ticket.size and other.deadline <= ticket.deadline)
-        )
+        place = (ticket.size, ticket.deadline)
+        return sum(t.seconds_left for t in self._backlog.tickets if (t.size, t.deadline) <= place)
 
     def _waiting_time(self, seconds: float) -> float:
         """Time that must be there for so much compute to be done first."""

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import math
 from collections.abc import Callable, Mapping
 from time import monotonic
-
-import numpy as np
 
 from serving.backends import Backend
 from serving.batching.cost import CostTable
@@ -108,11 +105,7 @@ class Engine:
 
     def row_bytes(self, graph: str, version: int) -> int:
         """Bytes of a row's inputs and outputs; axes that are the client's to choose count as 1."""
-        manifest = self._manifests[graph, version]
-        return sum(
-            max(1, abs(math.prod(spec.shape))) * np.dtype(spec.dtype).itemsize
-            for spec in (*manifest.inputs, *manifest.outputs)
-        )
+        return self._manifests[graph, version].row_bytes
 
     async def idle(self) -> None:
         """Until nothing runs and nothing waits."""

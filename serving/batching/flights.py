@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from serving.batching.ticket import Ticket
 from serving.calls import Progress, Tell
@@ -13,8 +13,8 @@ from serving.errors import ServingError
 
 T = TypeVar("T")
 
-Start = Callable[[Ticket, Tell], Coroutine[Any, Any, T]]
-"""Begins a run."""
+Start = Callable[[Ticket, Tell], asyncio.Task[T]]
+"""Begins a run, or raises what it is refused for."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -55,8 +55,9 @@ class Flights(Generic[T]):
         """
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = _Flight(ticket=ticket)
-            flight.task = asyncio.create_task(start(ticket, flight.tell))
+            flight = _Flight(ticket=ticket)
+            flight.task = start(ticket, flight.tell)
+            self._flights[key] = flight
             flight.task.add_done_callback(lambda _: self._land(key, flight))
         else:
             flight.board(ticket)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from heapq import heapify, heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
@@ -34,6 +35,7 @@ Kind = tuple[int, str]
 """Size class of the whole request, see `size_class`, and the graph that is called."""
 
 
+@lru_cache(maxsize=4096)
 def size_class(seconds: float) -> int:
     """Requests that differ by less than about four times are of one size, by compute time."""
     return min(LARGEST_SIZE, max(SMALLEST_SIZE, round(math.log(max(seconds, 1e-6), 4))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from serving.batching.admission import Admission
+from serving.batching.admission import Admission, Admitted
 from serving.batching.engine import Engine
 from serving.batching.ticket import Ticket
 from serving.calls import Program, Result, Tell
@@ -18,13 +18,11 @@ class Runner:
         self._engine = engine
         self._admission = admission
 
-    @contextmanager
-    def admitted(self, ticket: Ticket) -> Iterator[None]:
+    def admitted(self, ticket: Ticket) -> Admitted:
         """Accounts for a request's rows, bytes and time; what is refused is refused at once."""
         self._engine.expect(ticket)
         size = sum(work.rows * self._engine.row_bytes(work.graph, ticket.version) for work in ticket.work)
-        with self._admission.admit(ticket), self._admission.hold(size):
-            yield
+        return self._admission.admit(ticket, size)
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:

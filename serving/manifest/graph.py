@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, get_args
+
+import numpy as np
 
 from serving.manifest.acceleration import Acceleration
 from serving.manifest.problems import ManifestError
@@ -87,6 +90,14 @@ class Manifest:
         unknown = set(self.tasks) - set(get_args(Task))
         if unknown:
             raise ManifestError(f"{self.graph}: unknown tasks {sorted(unknown)}")
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Bytes of a row's inputs and outputs; axes that are the client's to choose count as 1."""
+        return sum(
+            max(1, abs(math.prod(spec.shape))) * np.dtype(spec.dtype).itemsize
+            for spec in (*self.inputs, *self.outputs)
+        )
 
     def input(self, name: str) -> TensorSpec | None:
         """The input of that name, if the graph has it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from serving.batching.flights import Flights
 from serving.batching.run import Runner
 from serving.batching.ticket import Ticket
@@ -36,18 +38,22 @@ class Drawing:
         """The images, `tell` being told of every step. Not to be changed: others may have the same answer."""
         ticket.work = generation_work(generation)
 
-        async def run(ticket: Ticket, tell: Tell) -> pb.GenerateImagesResponse:
-            return await self._run(generation, ticket, tell)
+        def begin(ticket: Ticket, tell: Tell) -> asyncio.Task[pb.GenerateImagesResponse]:
+            admitted = self._runner.admitted(ticket)
+            task = asyncio.create_task(self._run(generation, ticket, tell))
+            admitted.until(task)
+            return task
 
         if not seeded:
-            return await run(ticket, tell or _nobody)
+            with self._runner.admitted(ticket):
+                return await self._run(generation, ticket, tell or _nobody)
         name, key = generation.model.name, fingerprint(generation)
         found = self._cache.get(key, name)
         if found is not None:
             return found
         if self._flights.boards(key):
             self._metrics.shared.labels(name).inc()
-        answer = await self._flights.fly(key, ticket, run, tell)
+        answer = await self._flights.fly(key, ticket, begin, tell)
         self._cache.put(key, answer)
         return answer
 
@@ -60,9 +66,8 @@ class Drawing:
 
     async def _run(self, generation: Generation, ticket: Ticket, tell: Tell) -> pb.GenerateImagesResponse:
         model = generation.model
-        with self._runner.admitted(ticket):
-            images = await self._runner.run(generation.program(), ticket, tell)
-            encoded = await self._pictures.encode(images, model.first, generation.image_format)
+        images = await self._runner.run(generation.program(), ticket, tell)
+        encoded = await self._pictures.encode(images, model.first, generation.image_format)
         return pb.GenerateImagesResponse(images=encoded, run=run_info(model, ticket, generation))
 
 

@@ -1,3 +1,4 @@
+import asyncio
 from time import monotonic
 
 import pytest
@@ -146,3 +147,34 @@ def test_rows_of_a_request_that_goes_before_its_end_were_computed_in_vain(
     with door.admit(asked(3)) as _:
         pass
     assert registry.get_sample_value("atelier_rows_in_vain_total", {"graph": "graph"}) == 12
+
+
+@pytest.mark.parametrize("fails", [None, ZeroDivisionError])
+async def test_room_that_a_task_holds_comes_back_at_its_end(
+    door: Admission, registry: CollectorRegistry, fails: type[Exception] | None
+) -> None:
+    async def work() -> None:
+        if fails is not None:
+            raise fails
+
+    ticket = asked(3)
+    ticket.rows["graph"] = 12
+    task = asyncio.create_task(work())
+    door.admit(ticket, 30).until(task)
+    assert registry.get_sample_value("atelier_rows_admitted") == 3
+    assert registry.get_sample_value("atelier_bytes_admitted") == 30
+    await asyncio.wait([task])
+    assert registry.get_sample_value("atelier_rows_admitted") == 0
+    assert registry.get_sample_value("atelier_bytes_admitted") == 0
+    in_vain = registry.get_sample_value("atelier_rows_in_vain_total", {"graph": "graph"})
+    assert in_vain == (None if fails is None else 12)
+
+
+async def test_a_task_that_is_cancelled_before_its_first_step_leaves_its_room(
+    door: Admission, registry: CollectorRegistry
+) -> None:
+    task = asyncio.create_task(asyncio.sleep(0))
+    door.admit(asked(10)).until(task)
+    task.cancel()
+    await asyncio.wait([task])
+    assert registry.get_sample_value("atelier_rows_admitted") == 0

@@ -17,9 +17,12 @@ class Run:
         self.cancelled = 0
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def __call__(self, ticket: Ticket, tell: Tell) -> str:
+    def __call__(self, ticket: Ticket, tell: Tell) -> asyncio.Task[str]:
         self.tickets.append(ticket)
         self.tell = tell
+        return asyncio.create_task(self._wait())
+
+    async def _wait(self) -> str:
         try:
             return await self.answer
         except asyncio.CancelledError:
