@@ -30,11 +30,12 @@ def tables(results: Results) -> dict[str, tuple[list[str], Rows]]:
                 ["up to", "share of calls"],
                 [[bound, f"{100 * count / total:.1f} %"] for bound, count in formed.items()],
             )
-    if results.get("one_pass"):
-        made[f"{results['one_pass']['model']}: one pass"] = (
-            ["server", "images/s", "p50 ms", "p95 ms"],
-            _one_pass(results["one_pass"]["runs"]),
-        )
+    for scenario in ("one_pass", "heavy_pass"):
+        if each := results.get(scenario):
+            made[f"{each['model']}: one pass"] = (
+                ["server", "images/s", "p50 ms", "p95 ms"],
+                _one_pass(each["runs"]),
+            )
     if results.get("open_inference"):
         each = results["open_inference"]
         made[f"{each['model']}: raw tensors by ModelInfer, single rows"] = (
@@ -162,7 +163,7 @@ def _one_pass(runs: Mapping[str, list[dict[str, Any]]]) -> Rows:
         if name != "raw":
             server, _, kind = name.rpartition(" ")
             shown = (
-                f"{_shown(server)}, {'32 clients of single images' if kind == 'single' else '8 of sixteen'}"
+                f"{_shown(server)}, {'32 clients of single images' if kind == 'single' else '32 of sixteen'}"
             )
             milliseconds = [f"{1000 * middle([run[key] for run in each]):.1f}" for key in ("p50", "p95")]
             rows.append([shown, _middle(each, "images", ".0f"), *milliseconds])

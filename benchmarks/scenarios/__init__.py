@@ -9,6 +9,7 @@ SCENARIOS: dict[str, str] = {
     "step_loop": "benchmarks.scenarios.step_loop:step_loop",
     "saturated": "benchmarks.scenarios.saturated:saturated",
     "one_pass": "benchmarks.scenarios.one_pass:one_pass",
+    "heavy_pass": "benchmarks.scenarios.heavy_pass:heavy_pass",
     "open_inference": "benchmarks.scenarios.open_inference:open_inference",
     "probes": "benchmarks.scenarios.probes:probes",
     "overload": "benchmarks.scenarios.overload:overload",

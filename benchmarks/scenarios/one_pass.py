@@ -23,7 +23,7 @@ from serving.catalog import build, scan
 _BATCHES = [1, 2, 4, 8, 16, 32, 64]
 _SWEEP_SECONDS = 0.4
 _SINGLE_CLIENTS = 32
-_MANY, _MANY_CLIENTS = 16, 8
+_MANY, _MANY_CLIENTS = 16, 32
 
 
 async def one_pass(plan: Plan, tell: Tell) -> dict[str, Any]:

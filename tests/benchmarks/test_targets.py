@@ -33,3 +33,17 @@ def test_the_gateway_over_triton_is_held_against_the_embedded_engine():
     (target,) = targets({"triton_backend": {"any": {"runs": runs}}})
     assert target.met
     assert target.value == pytest.approx(0.92)
+
+
+@pytest.mark.parametrize(("scenario", "bound"), [("one_pass", 0.5), ("heavy_pass", 0.9)])
+def test_the_more_a_graph_computes_the_nearer_the_gateway_is_held_to_triton(scenario: str, bound: float):
+    runs = {
+        "raw": [{"rows": 100.0}],
+        "atelier many": [{"images": 91.0}],
+        "atelier single": [{"images": 70.0}],
+        "triton single": [{"images": 100.0}],
+    }
+    of_raw, of_triton = targets({scenario: {"model": "any", "runs": runs}})
+    assert of_raw.met
+    assert of_raw.scenario == scenario
+    assert (of_triton.value, of_triton.bound) == (pytest.approx(0.7), bound)

@@ -41,6 +41,12 @@ class Image:
         return dict(variable.split("=", 1) for variable in self.config["Env"])
 
 
+def require_time() -> None:
+    """Skips, and says so, what takes minutes and gigabytes, unless CI or whoever asks wants it."""
+    if not {os.environ.get("CI"), os.environ.get("ATELIER_ALL_IMAGES")} & {"true", "1"}:
+        pytest.skip("THE GPU AND TRAINING IMAGES ARE NOT BUILT HERE: set ATELIER_ALL_IMAGES=1")
+
+
 def require_tools() -> None:
     """Skips, and says so, where images cannot be built; fails where CI wants them."""
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
@@ -75,6 +81,28 @@ def built(dockerfile: str, *arguments: str) -> Iterator[Image]:
         finally:
             _buildah("rm", container)
             _buildah("rmi", tag)
+
+
+def inside(image: Image, *command: str, **variables: str) -> list[str]:
+    """The command that runs another in the image: as its user, read-only, with nothing to write but /tmp."""
+    environment = image.environment() | variables
+    script = (
+        'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && mount -t proc proc "$1/proc" '
+        '&& mount -t tmpfs -o mode=1777 tmpfs "$1/tmp" && mount --bind /dev/null "$1/dev/null" '
+        '&& mount --bind /dev/urandom "$1/dev/urandom" && cd / && root="$1" && shift '
+        f'&& exec chroot --userspec={image.config["User"]} "$root" env -i "$@"'
+    )
+    assignments = [f"{name}={value}" for name, value in environment.items()]
+    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
+    return [*unshare, "sh", "-ec", script, "sh", str(image.root), *assignments, *command]
+
+
+def run(image: Image, *command: str, seconds: float = 60, **variables: str) -> str:
+    """What a command prints in the image; it has to succeed."""
+    command = tuple(inside(image, *command, **variables))
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
 
 
 def _base() -> None:

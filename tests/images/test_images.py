@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import pytest
 from packaging.requirements import Requirement
-from rootfs import ROOT, Image, built, require_tools
+from rootfs import ROOT, Image, built, inside, require_tools, run
 
 from serving.client import Client
 from serving.client.gateway import free_ports
@@ -98,26 +98,6 @@ def image() -> Iterator[Image]:
     require_tools()
     with built("Dockerfile", "--build-arg", "REVISION=abcdef") as image:
         yield image
-
-
-def inside(image: Image, *command: str, **variables: str) -> list[str]:
-    """The command that runs another in the image: as its user, read-only, with nothing to write but /tmp."""
-    environment = image.environment() | variables
-    script = (
-        'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && mount -t proc proc "$1/proc" '
-        '&& mount -t tmpfs -o mode=1777 tmpfs "$1/tmp" && mount --bind /dev/null "$1/dev/null" '
-        '&& mount --bind /dev/urandom "$1/dev/urandom" && cd / && root="$1" && shift '
-        f'&& exec chroot --userspec={image.config["User"]} "$root" env -i "$@"'
-    )
-    assignments = [f"{name}={value}" for name, value in environment.items()]
-    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
-    return [*unshare, "sh", "-ec", script, "sh", str(image.root), *assignments, *command]
-
-
-def run(image: Image, *command: str, **variables: str) -> str:
-    ended = subprocess.run(inside(image, *command, **variables), capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
 
 
 @pytest.mark.slow
