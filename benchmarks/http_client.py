@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
+_BETWEEN_CONNECTIONS = 0.01  # seconds: of many that come at once one worker of a server may take all
+
 
 class HttpClient:
     """POSTs JSON over connections that are kept and used again. Closes with its `async with` block."""
@@ -12,6 +14,7 @@ class HttpClient:
     def __init__(self, port: int) -> None:
         self._port = port
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._connecting = asyncio.Lock()
 
     async def __aenter__(self) -> HttpClient:
         return self
@@ -34,7 +37,9 @@ class HttpClient:
         if self._idle:
             reader, writer = self._idle.pop()
         else:
-            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            async with self._connecting:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                await asyncio.sleep(_BETWEEN_CONNECTIONS)
         try:
             writer.write(
                 f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
