@@ -32,8 +32,10 @@ which everyone took turns; ratios are taken within a round, and then their media
   four images, in one shuffled order for all. A request counts in a window with the share of its time
   that lies in it.
 - Answers are raw pixels everywhere. MLServer and Triton are asked over gRPC, LitServe and BentoML over
-  HTTP. In the test of one pass Triton is given the latents and answers with tensors, so it has less to
-  do than the others.
+  HTTP, on connections that are opened one by one, so that every worker gets some. In the test of one pass
+  Triton is given the latents and answers with tensors, so it has less to do than the others.
+- **wide_gan** is an untrained generator of 64 channels that the benchmark makes for itself: 2 to 3 ms an
+  image, so that what a server adds weighs little.
 """
 
 
