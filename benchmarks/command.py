@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--repository", type=Path, default=SOURCE_TREE / "model_repository", metavar="DIR")
     parser.add_argument(
-        "--quick", action="store_true", help="everything small and once, without peers: about two minutes"
+        "--quick", action="store_true", help="everything small and once, without peers: about four minutes"
     )
     parser.add_argument(
         "--peers", metavar="NAMES", help=f"of {','.join(PEERS)}, or none (default: all; with --quick none)"

@@ -15,7 +15,7 @@ _HEAD = """\
 `atelier bench` measures the gateway, raw onnxruntime and other servers on the same ONNX files and the
 same cores, with the client on the same machine. It needs the source tree: `make install`, then
 
-    atelier bench --quick       # everything small and once, without the others: two minutes
+    atelier bench --quick       # everything small and once, without the others: four minutes
     atelier bench --docs        # everything; writes this page
 
 The raw figures are in [benchmarks.json](benchmarks.json). Every figure is the median of {runs} runs in

@@ -40,6 +40,10 @@ async def _atelier(*arguments: str | Path) -> None:
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "PYTHONPATH": str(SOURCE_TREE)},
     )
-    said, _ = await process.communicate()
+    try:
+        said, _ = await process.communicate()
+    finally:
+        if process.returncode is None:  # cancelled: nobody wants it any more
+            process.kill()
     if process.returncode:
         raise RuntimeError(f"atelier {arguments[0]} failed:\n{said.decode(errors='replace')}")

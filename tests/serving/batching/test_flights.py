@@ -100,6 +100,21 @@ async def test_after_the_last_has_gone_the_next_begins_anew() -> None:
     assert run.cancelled == 1
 
 
+async def test_a_run_that_is_refused_at_its_beginning_leaves_nothing_to_board() -> None:
+    flights, run = Flights[str](), Run()
+
+    def refuse(ticket: Ticket, tell: Tell) -> asyncio.Task[str]:
+        raise ServingError(Code.RESOURCE_EXHAUSTED, "full")
+
+    with pytest.raises(ServingError, match="full"):
+        await flights.fly("key", ticket(), refuse, None)
+    assert not flights.boards("key")
+    later = board(flights, run, ticket())
+    await settle()
+    run.answer.set_result("picture")
+    assert await later == "picture"
+
+
 async def test_a_failure_is_an_error_for_each_of_them() -> None:
     flights, run = Flights[str](), Run()
     tasks = [board(flights, run, ticket()) for _ in range(3)]
