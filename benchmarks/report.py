@@ -64,8 +64,8 @@ def tables(results: Results) -> dict[str, tuple[list[str], Rows]]:
     if results.get("watching"):
         for model, runs in results["watching"]["models"].items():
             made[f"{model}, saturated: what being watched costs"] = (
-                ["gateway with", "rows/s", "of neither", "CPU ms a row", "of neither"],
-                _watching(runs),
+                ["a gateway that", "rows/s", "of nothing", "CPU ms a row", "of nothing"],
+                _watching(runs, results["watching"]["often"]),
             )
         scrapes = results["watching"]["scrapes"]
         made["A scrape"] = (
@@ -223,14 +223,20 @@ def _overload(runs: list[dict[str, Any]]) -> Rows:
     return rows
 
 
-def _watching(runs: Mapping[str, list[dict[str, float]]]) -> Rows:
+def _watching(runs: Mapping[str, list[dict[str, float]]], often: int) -> Rows:
     """Ratios are taken within a round, and then their median."""
     rows = []
+    names = {
+        "nothing": "counts nothing",
+        "once": "counts everything",
+        "often": f"counts everything {often} times over",
+        "traced": "counts everything, traces every request",
+    }
     for name, each in runs.items():
-        cells = [name]
+        cells = [names[name]]
         for key, shown in (("rows", "{:.0f}"), ("cpu_seconds_a_row", "{:.2f}")):
             scale = 1000 if "cpu" in key else 1
-            ratios = [one[key] / other[key] for one, other in zip(each, runs["neither"], strict=True)]
+            ratios = [one[key] / other[key] for one, other in zip(each, runs["nothing"], strict=True)]
             cells += [
                 shown.format(scale * middle([run[key] for run in each])),
                 f"{100 * middle(ratios):.1f} %",

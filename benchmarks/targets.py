@@ -14,6 +14,7 @@ Results = Mapping[str, Any]
 
 # Flat: what Python's allocator may keep of a burst, and nothing like the requests that were refused.
 _FLAT_BYTES = 16 * 2**20
+_SCRAPE_INTERVAL = 15  # seconds
 _SINGLE_RATIO = {"mlserver": 2.0, "litserve": 2.0, "bentoml": 2.0, "triton": 0.5}
 _HEAVY_RATIO = {"triton": 0.9}
 
@@ -52,6 +53,7 @@ def targets(results: Results) -> list[Target]:
         "overload": _overload,
         "step_loop": _step_loop,
         "triton_backend": _triton_backend,
+        "watching": _watching,
     }
     return [target for name, judge in judges.items() if results.get(name) for target in judge(results[name])]
 
@@ -113,24 +115,22 @@ def _probes(figures: Any) -> Iterator[Target]:
     runs = figures["runs"]
     for kind in runs[0]["kinds"]:
         within = [run["kinds"][kind]["alone_p50"] + 3 * run["call"] for run in runs]
-        yield Target(
-            what=f"{kind} in a load of 50 steps: p95, against its own time and three calls",
-            value=1000 * middle([run["kinds"][kind]["p95"] for run in runs]),
-            bound=1000 * middle(within),
-            at_least=False,
-            unit="ms",
-            scenario="probes",
+        yield _most(
+            f"{kind} in a load of 50 steps: p95, against its own time and three calls",
+            1000 * middle([run["kinds"][kind]["p95"] for run in runs]),
+            1000 * middle(within),
+            "ms",
+            "probes",
         )
 
 
 def _overhead(figures: Any) -> Iterator[Target]:
-    yield Target(
-        what=f"{figures['model']}: p50 of an unloaded request over the raw call",
-        value=1000 * middle([run["overhead_p50"] for run in figures["runs"]]),
-        bound=1.5,
-        at_least=False,
-        unit="ms",
-        scenario="overhead",
+    yield _most(
+        f"{figures['model']}: p50 of an unloaded request over the raw call",
+        1000 * middle([run["overhead_p50"] for run in figures["runs"]]),
+        1.5,
+        "ms",
+        "overhead",
     )
 
 
@@ -147,34 +147,47 @@ def _overload(figures: Any) -> Iterator[Target]:
     )
     refusals = [last["refusal_p99"] for last in worst if last["refused"]]
     if refusals:
-        yield Target(
-            what=f"refusals at {times:g} times the capacity: p99",
-            value=1000 * middle(refusals),
-            bound=50.0,
-            at_least=False,
-            unit="ms",
-            scenario="overload",
+        yield _most(
+            f"refusals at {times:g} times the capacity: p99",
+            1000 * middle(refusals),
+            50.0,
+            "ms",
+            "overload",
         )
-    yield Target(
-        what=f"memory grown at {times:g} times the capacity",
-        value=middle([last["memory_grown"] for last in worst]) / 2**20,
-        bound=_FLAT_BYTES / 2**20,
-        at_least=False,
-        unit="MiB",
-        scenario="overload",
+    yield _most(
+        f"memory grown at {times:g} times the capacity",
+        middle([last["memory_grown"] for last in worst]) / 2**20,
+        _FLAT_BYTES / 2**20,
+        "MiB",
+        "overload",
     )
 
 
 def _step_loop(figures: Any) -> Iterator[Target]:
     for model, runs in _first(figures):
-        yield Target(
-            what=f"{model}: the step loop's own CPU time, of the call's, per row and step",
-            value=100 * middle([run["share"] for run in runs]),
-            bound=5.0,
-            at_least=False,
-            unit="%",
-            scenario="step_loop",
+        yield _most(
+            f"{model}: the step loop's own CPU time, of the call's, per row and step",
+            100 * middle([run["share"] for run in runs]),
+            5.0,
+            "%",
+            "step_loop",
         )
+
+
+def _watching(figures: Any) -> Iterator[Target]:
+    scrapes = figures["scrapes"]
+    for model, runs in figures["models"].items():
+        added = ratio(runs["often"], runs["nothing"], "cpu_seconds_a_row") - 1
+        yield _most(
+            f"{model}: CPU time that counting adds, a part in {figures['often']} of counting so many times",
+            100 * added / figures["often"],
+            2.0,
+            "%",
+            "watching",
+        )
+    yield _most("a scrape under load: p95", 1000 * scrapes["loaded_p95"], 20.0, "ms", "watching")
+    of_core = 100 * scrapes["cpu_seconds"] / _SCRAPE_INTERVAL
+    yield _most(f"a scrape every {_SCRAPE_INTERVAL} s, of a core", of_core, 1.0, "%", "watching")
 
 
 def _first(figures: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -191,6 +204,10 @@ def _triton_backend(figures: Any) -> Iterator[Target]:
             "×",
             "triton_backend",
         )
+
+
+def _most(what: str, value: float, bound: float, unit: str, scenario: str) -> Target:
+    return Target(what=what, value=value, bound=bound, at_least=False, unit=unit, scenario=scenario)
 
 
 def _least(what: str, value: float, bound: float, unit: str, scenario: str) -> Target:

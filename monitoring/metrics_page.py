@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Info
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from serving.observing.gpu import FAMILIES
 from serving.observing.metrics import Metrics
+from serving.observing.tallies import Family
 from serving.repository.state_metrics import StateCollector
 
 _HEAD = """\
@@ -73,12 +74,9 @@ def _counted() -> Iterator[_Row]:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     for metric in vars(metrics).values():
-        if isinstance(metric, MetricWrapperBase):
+        if isinstance(metric, Family | MetricWrapperBase):
             (family,) = metric.collect()
-            # A family has its labels only once there is a series, the metric no public name for them.
-            labels = metric._labelnames
-            if isinstance(metric, Info):
-                labels = tuple(family.samples[0].labels)
+            labels = metric.label_names if isinstance(metric, Family) else tuple(family.samples[0].labels)
             yield _Row(
                 name=family.name + _SUFFIXES.get(family.type, ""),
                 kind=family.type,

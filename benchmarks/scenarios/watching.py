@@ -1,4 +1,4 @@
-"""What it costs to be watched: throughput with and without metrics and traces, and what a scrape takes."""
+"""What it costs to be watched: by metrics, by traces, and by whoever scrapes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from benchmarks.counting import count
 from benchmarks.load import closed_loop
 from benchmarks.mixes import Ask, Mix, alike, mixed
 from benchmarks.peers.atelier import Atelier, serve
@@ -24,20 +25,24 @@ from benchmarks.summary import percentile, take_turns
 from serving.catalog import build, scan
 
 _SCRAPES = 200
+# As Prometheus does: on one connection, in the format that it likes best.
 _SCRAPER = """
-import sys, time
-from urllib.request import urlopen
+import http.client, sys, time, urllib.parse
+to = urllib.parse.urlsplit(sys.argv[1])
+connection = http.client.HTTPConnection(to.netloc)
 while True:
     began = time.perf_counter()
-    with urlopen(sys.argv[1]) as answer:
-        answer.read()
+    connection.request("GET", to.path, headers={"Accept": "application/openmetrics-text;version=1.0.0"})
+    connection.getresponse().read()
     print(time.perf_counter() - began, flush=True)
     time.sleep(0.2)
 """
+_OFTEN = 20
+_TIMES = {"nothing": 0, "once": 1, "often": _OFTEN}  # one process, see benchmarks.counting
 
 
 async def watching(plan: Plan, tell: Tell) -> dict[str, Any]:
-    """Rates and CPU-seconds of requests by model and contender, and of scrapes under load and without."""
+    """Rates and CPU-seconds of requests by model and by how they are watched, and of scrapes."""
     models = build(scan(plan.repository)).models
     mixes: dict[str, Mix] = {}
     for name in (plan.diffusion[-1], plan.one_pass[0]):
@@ -49,23 +54,25 @@ async def watching(plan: Plan, tell: Tell) -> dict[str, Any]:
         port = await stack.enter_async_context(_collector())
         open_here = partial(serve, plan.repository, "--instances", str(plan.cores))
         endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}"}
-        gateways = {
-            "metrics": await stack.enter_async_context(open_here()),
-            "neither": await stack.enter_async_context(open_here(module="benchmarks.unmetered")),
-            "metrics and all traces": await stack.enter_async_context(open_here(environment=endpoint)),
-        }
+        counting = await stack.enter_async_context(open_here(module="benchmarks.counting"))
+        traced = await stack.enter_async_context(open_here(environment=endpoint))
         rates = {}
         for name, mix in mixes.items():
-            contenders = {how: partial(_loaded, plan, gateway, mix) for how, gateway in gateways.items()}
+            contenders = {
+                how: partial(_loaded, plan, counting, mix, times) for how, times in _TIMES.items()
+            } | {"traced": partial(_loaded, plan, traced, mix)}
             rates[name] = await take_turns(
                 plan.runs, contenders, lambda words, name=name: tell(f"{name}, {words}")
             )
         tell("scrapes")
-        scrapes = await _scrapes(plan, gateways["metrics"], mixes)
-    return {"models": rates, "scrapes": scrapes}
+        count(counting.process_id, 1)
+        scrapes = await _scrapes(plan, counting, mixes)
+    return {"models": rates, "often": _OFTEN, "scrapes": scrapes}
 
 
-async def _loaded(plan: Plan, gateway: Atelier, mix: Mix) -> dict[str, float]:
+async def _loaded(plan: Plan, gateway: Atelier, mix: Mix, times: int | None = None) -> dict[str, float]:
+    if times is not None:
+        count(gateway.process_id, times)
     began = cpu_seconds(gateway.process_id)
     load = await closed_loop(
         gateway.send, mix, clients=plan.clients, warm_up=plan.warm_up, seconds=plan.seconds

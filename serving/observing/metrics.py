@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
-from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.samples import Sample
+from prometheus_client import CollectorRegistry, Gauge, Info, ProcessCollector
 
 from serving.errors import ServingError
+from serving.observing.tallies import Distribution, Family, Tally, counters, gauges, histograms
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _SHORT_SECONDS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -47,21 +47,21 @@ TURNED_AWAY = (
 class GraphMetrics:
     """The series of one graph, looked up once rather than at every call."""
 
-    queue_seconds: Histogram
+    queue_seconds: Distribution
     """See `Metrics`; so are the others."""
-    call_seconds: Histogram
+    call_seconds: Distribution
     """Of calls that succeeded."""
-    batch_rows: Histogram
+    batch_rows: Distribution
     """Without padding."""
-    rows: Counter
+    rows: Tally
     """Without padding."""
-    rows_padded: Counter
+    rows_padded: Tally
     """Padding alone."""
-    steps: Counter
+    steps: Tally
     """Calls of requests."""
-    rows_in_vain: Counter
+    rows_in_vain: Tally
     """Of requests that had gone."""
-    call_failures: Counter
+    call_failures: Tally
     """Calls that failed."""
 
 
@@ -72,28 +72,28 @@ class Metrics:
         self._graphs: dict[str, GraphMetrics] = {}
         self._gone_graphs: set[str] = set()
         # Children by labels: looking one up costs as much as counting it.
-        self._answered: dict[tuple[str, ...], tuple[Counter, Histogram | None]] = {}
-        self._in_flight: dict[str, Gauge] = {}
-        self._encode: dict[str, Histogram] = {}
+        self._answered: dict[tuple[str, ...], tuple[Tally, Distribution | None]] = {}
+        self._in_flight: dict[str, Tally] = {}
+        self._encode: dict[str, Distribution] = {}
         self._versions: dict[str, frozenset[str]] = {}
-        self.requests = Counter(
+        self.requests = counters(
             "atelier_requests",
             "Requests answered, by canonical code. Task and version are empty where a request was refused "
             "before they were known.",
             ["method", "task", "model", "version", "code"],
             registry=registry,
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = histograms(
             "atelier_request_seconds",
             "Time from a request's arrival at the service to its answer, of those that succeeded.",
             ["method", "model", "version"],
             buckets=_SECONDS,
             registry=registry,
         )
-        self.requests_in_flight = Gauge(
+        self.requests_in_flight = gauges(
             "atelier_requests_in_flight", "Requests being worked on.", ["method"], registry=registry
         )
-        self.refused = Counter(
+        self.refused = counters(
             "atelier_requests_refused",
             "Requests refused at the door: rows or bytes (full), late (the backlog is too long for the "
             "deadline), hopeless (an idle machine would be too slow), too_large (never fits).",
@@ -102,7 +102,7 @@ class Metrics:
         )
         for reason in REASONS:
             self.refused.labels(reason)
-        self.callers_turned_away = Counter(
+        self.callers_turned_away = counters(
             "atelier_callers_turned_away",
             "Requests turned away for who sent them or how: no_key, unknown_key, scope (the key lacks it), "
             "key_requests, key_images, key_concurrency (limits of the key), too_large (a body over "
@@ -113,70 +113,70 @@ class Metrics:
         )
         for reason in TURNED_AWAY:
             self.callers_turned_away.labels(reason)
-        self.shared = Counter(
+        self.shared = counters(
             "atelier_requests_shared",
             "Requests that joined an identical one under way.",
             ["model"],
             registry=registry,
         )
-        self.cache_hits = Counter(
+        self.cache_hits = counters(
             "atelier_cache_hits", "Requests answered from the cache.", ["model"], registry=registry
         )
-        self.cache_misses = Counter(
+        self.cache_misses = counters(
             "atelier_cache_misses",
             "Requests that the cache might have answered but could not.",
             ["model"],
             registry=registry,
         )
         self.cache_bytes = Gauge("atelier_cache_bytes", "Bytes of results in the cache.", registry=registry)
-        self.encode_seconds = Histogram(
+        self.encode_seconds = histograms(
             "atelier_encode_seconds",
             "Time that the pictures of an answer take to encode, waiting for a thread included.",
             ["format"],
             buckets=_SHORT_SECONDS,
             registry=registry,
         )
-        self.queue_seconds = Histogram(
+        self.queue_seconds = histograms(
             "atelier_queue_seconds",
             "Time that rows wait for an instance, by call of a request.",
             _GRAPH,
             buckets=_SECONDS,
             registry=registry,
         )
-        self.call_seconds = Histogram(
+        self.call_seconds = histograms(
             "atelier_call_seconds",
             "Time that a batch takes in the backend.",
             _GRAPH,
             buckets=_SECONDS,
             registry=registry,
         )
-        self.batch_rows = Histogram(
+        self.batch_rows = histograms(
             "atelier_batch_rows",
             "Rows of requests in a batch, padding left out.",
             _GRAPH,
             buckets=_ROWS,
             registry=registry,
         )
-        self.rows = Counter("atelier_rows", "Rows computed, padding left out.", _GRAPH, registry=registry)
-        self.rows_padded = Counter(
+        self.rows = counters("atelier_rows", "Rows computed, padding left out.", _GRAPH, registry=registry)
+        self.rows_padded = counters(
             "atelier_rows_padded",
             "Rows computed to fill a batch up to the least size of the graph.",
             _GRAPH,
             registry=registry,
         )
-        self.steps = Counter(
+        self.steps = counters(
             "atelier_steps",
             "Calls that requests made: each step of a sampler, each pass of a decoder or encoder.",
             _GRAPH,
             registry=registry,
         )
-        self.rows_in_vain = Counter(
+        self.rows_in_vain = counters(
             "atelier_rows_in_vain",
             "Rows computed for requests that had gone, or went before their end.",
             _GRAPH,
             registry=registry,
         )
-        self.call_failures = Counter(
+        self.call_failures = counters(
             "atelier_call_failures", "Batches that the backend failed.", _GRAPH, registry=registry
         )
         self.rows_admitted = Gauge(
@@ -196,26 +196,26 @@ class Metrics:
         self.rows_pending = Gauge(
             "atelier_rows_pending", "Rows that wait for an instance.", registry=registry
         )
-        self.loads = Counter(
+        self.loads = counters(
             "atelier_loads",
             "Versions of graphs that were loaded or refused; a refusal counts again when its reason changes.",
             ["graph", "outcome"],
             registry=registry,
         )
-        self.load_seconds = Histogram(
+        self.load_seconds = histograms(
             "atelier_load_seconds",
             "Time that a version of a graph takes to load, or to be refused.",
             _GRAPH,
             buckets=_SECONDS,
             registry=registry,
         )
-        self.refused_places = Gauge(
+        self.refused_places = gauges(
             "atelier_refused",
             "1 for each model, graph or graph/version of the repository that is refused; the log says why.",
             ["name"],
             registry=registry,
         )
-        self.switches = Counter(
+        self.switches = counters(
             "atelier_version_switches",
             "Times that requests which name no version went over to another one.",
             ["model"],
@@ -226,13 +226,13 @@ class Metrics:
             "Whether the last look at the repository found it; what is loaded is served all the same.",
             registry=registry,
         )
-        self.event_loop_lag_seconds = Histogram(
+        self.event_loop_lag_seconds = histograms(
             "atelier_event_loop_lag_seconds",
             "How late the event loop wakes a task that sleeps: what blocks it delays everybody.",
             buckets=_SHORT_SECONDS,
             registry=registry,
         )
-        self._of_models: tuple[MetricWrapperBase, ...] = (
+        self._of_models: tuple[Family[Any], ...] = (
             self.requests,
             self.request_seconds,
             self.shared,
@@ -240,7 +240,7 @@ class Metrics:
             self.cache_misses,
             self.switches,
         )
-        self._of_graphs: tuple[MetricWrapperBase, ...] = (
+        self._of_graphs: tuple[Family[Any], ...] = (
             self.queue_seconds,
             self.call_seconds,
             self.batch_rows,
@@ -302,8 +302,8 @@ class Metrics:
         if error.turned_away is not None:
             self.callers_turned_away.labels(error.turned_away).inc()
 
-    def in_flight(self, method: str) -> Gauge:
-        """The gauge of a method's requests."""
+    def in_flight(self, method: str) -> Tally:
+        """How many requests of a method are under way."""
         known = self._in_flight.get(method)
         if known is None:
             known = self._in_flight[method] = self.requests_in_flight.labels(method)
@@ -334,27 +334,19 @@ class Metrics:
         kept = self._versions[model] = frozenset(map(str, versions))
         for counter in (self.shared, self.switches, self.cache_hits, self.cache_misses):
             counter.labels(model)  # from zero on, so that the first one shows
+        there = {"", *kept}
         for metric in (self.requests, self.request_seconds):
-            there = {
-                sample.labels["version"] for sample in _samples(metric) if sample.labels["model"] == model
-            }
-            for version in there - kept - {""}:
-                metric.remove_by_labels({"model": model, "version": version})
+            metric.remove(lambda labels: labels["model"] == model and labels["version"] not in there)
 
     def forget_model(self, model: str) -> None:
         """Drops the series of a model that is gone."""
         self._answered.clear()
         self._versions.pop(model, None)
         for metric in self._of_models:
-            metric.remove_by_labels({"model": model})
+            metric.remove(lambda labels: labels["model"] == model)
 
     def forget_graph(self, graph: str) -> None:
         """Drops the series of a graph that is gone; calls still under way count where nobody looks."""
         self._gone_graphs.add(graph)
         for metric in self._of_graphs:
-            metric.remove_by_labels({"graph": graph})
-
-
-def _samples(metric: Counter | Histogram) -> Iterator[Sample]:
-    for family in metric.collect():
-        yield from family.samples
+            metric.remove(lambda labels: labels["graph"] == graph)

@@ -86,7 +86,7 @@ class Refusals:
         refused = {**found.refused, **versions}
         for name in self._told.keys() - refused.keys():
             log.info("%s is refused no longer", name)
-            self._metrics.refused_places.remove(name)
+        self._metrics.refused_places.remove(lambda labels: labels["name"] not in refused)
         for name in refused.keys() - self._told.keys():
             self._metrics.refused_places.labels(name).set(1)
         self._told = refused

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -98,10 +97,15 @@ def _status_routes(registry: CollectorRegistry, not_ready: NotReady) -> list[Rou
         reason = not_ready()
         return PlainTextResponse(f"{reason or 'ready'}\n", status_code=503 if reason else 200)
 
+    size = 0
+
     async def metrics(request: Request) -> Response:
+        nonlocal size
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        # In a thread: with many models it takes longer than requests should have to wait.
-        return Response(await asyncio.to_thread(encode, registry), headers={"Content-Type": content_type})
+        # With many models it takes longer than requests should have to wait; else a thread only adds to it.
+        page = await off_loop(partial(encode, registry), size)
+        size = len(page)
+        return Response(page, headers={"Content-Type": content_type})
 
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 

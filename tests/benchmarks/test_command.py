@@ -22,7 +22,7 @@ def test_what_it_costs_to_be_watched_is_measured(tiny_repository, tmp_path, caps
     assert main([*flags, "--results", str(results)]) == 0
     figures = json.loads(results.read_text())["watching"]["figures"]
     for runs in figures["models"].values():
-        assert set(runs) == {"metrics", "neither", "metrics and all traces"}
+        assert set(runs) == {"nothing", "once", "often", "traced"}
         assert all(run["rows"] > 0 for each in runs.values() for run in each)
     assert figures["scrapes"]["series"] > 100
     assert "what being watched costs" in capsys.readouterr().out

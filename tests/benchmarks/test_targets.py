@@ -47,3 +47,17 @@ def test_the_more_a_graph_computes_the_nearer_the_gateway_is_held_to_triton(scen
     assert of_raw.met
     assert of_raw.scenario == scenario
     assert (of_triton.value, of_triton.bound) == (pytest.approx(0.7), bound)
+
+
+def test_what_counting_adds_is_a_part_of_counting_many_times_over():
+    runs = {
+        "nothing": [{"cpu_seconds_a_row": 1.0}, {"cpu_seconds_a_row": 2.0}],
+        "often": [{"cpu_seconds_a_row": 1.2}, {"cpu_seconds_a_row": 2.4}],
+    }
+    scrapes = {"loaded_p95": 0.012, "cpu_seconds": 0.3}
+    added, p95, of_core = targets({"watching": {"models": {"any": runs}, "often": 20, "scrapes": scrapes}})
+    assert added.value == pytest.approx(1.0)
+    assert added.met
+    assert p95.met
+    assert of_core.value == pytest.approx(2.0)
+    assert not of_core.met
