@@ -26,13 +26,14 @@ from serving.catalog import build, scan
 
 _SCRAPES = 200
 # As Prometheus does: on one connection, in the format that it likes best.
+_ACCEPT = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8"
 _SCRAPER = """
 import http.client, sys, time, urllib.parse
 to = urllib.parse.urlsplit(sys.argv[1])
 connection = http.client.HTTPConnection(to.netloc)
 while True:
     began = time.perf_counter()
-    connection.request("GET", to.path, headers={"Accept": "application/openmetrics-text;version=1.0.0"})
+    connection.request("GET", to.path, headers={"Accept": sys.argv[2]})
     connection.getresponse().read()
     print(time.perf_counter() - began, flush=True)
     time.sleep(0.2)
@@ -86,7 +87,7 @@ async def _scrapes(plan: Plan, gateway: Atelier, mixes: dict[str, Mix]) -> dict[
     """Times of scrapes in the middle of a saturated load, and CPU time of one with nothing else going on."""
     # By a process of its own, as this one is busy with the load.
     scraper = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _SCRAPER, gateway.metrics_url, stdout=subprocess.PIPE
+        sys.executable, "-c", _SCRAPER, gateway.metrics_url, _ACCEPT, stdout=subprocess.PIPE
     )
     for mix in mixes.values():
         await closed_loop(gateway.send, mix, clients=plan.clients, warm_up=0, seconds=plan.seconds)
