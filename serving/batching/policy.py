@@ -4,8 +4,8 @@ Plain values and a clock that is handed in, so that it can be tested on a simula
 
 - Start-time fair queueing (Goyal, Vin and Cheng 1996) shares the machine's seconds between clients, and those
   of one client between its kinds of requests: by graph and by size, where requests of a quarter of the size
-  have twice the share. Whoever has had less of theirs goes first, so a short request is never behind a long
-  one, and nobody is ever shut out.
+  have three times the share. Whoever has had less of theirs goes first, so a short request is never behind a
+  long one, and nobody is ever shut out.
 - Among requests of one client and kind the earliest deadline goes first.
 - A short request need not take the time of a full batch at each of its steps: as long as that costs no more
   than a small share of the machine, it has small batches for itself, and those go before what waits.
@@ -26,7 +26,7 @@ T = TypeVar("T")
 SMALLEST_SIZE, LARGEST_SIZE = -7, 7
 """Size classes."""
 
-_FAVOUR = 2.0
+_FAVOUR = 3.0
 _CLOCKS = 1024
 _URGENT_LEAST = 256
 
@@ -98,7 +98,7 @@ class Haste:
     beside them this buys them much latency for little throughput; spent on half of the load it would not.
     """
 
-    def __init__(self, share: float = 0.01, most: float = 0.05) -> None:
+    def __init__(self, share: float = 0.03, most: float = 0.1) -> None:
         self._share = share
         self._most = most
         self._seconds = most
