@@ -85,7 +85,10 @@ class Endpoints:
                 return
             endpoint = self.ready[next(self._turns) % len(self.ready)]
             there, here = await asyncio.open_connection("127.0.0.1", getattr(endpoint, kind))
-            await asyncio.gather(_carry(reader, here), _carry(there, writer))
+            try:
+                await asyncio.gather(_carry(reader, here), _carry(there, writer))
+            finally:
+                here.close()
         except OSError:
             return
         finally:

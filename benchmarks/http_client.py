@@ -34,12 +34,7 @@ class HttpClient:
         return await self._ask("GET", path, b"")
 
     async def _ask(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        if self._idle:
-            reader, writer = self._idle.pop()
-        else:
-            async with self._connecting:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-                await asyncio.sleep(_BETWEEN_CONNECTIONS)
+        reader, writer = self._idle.pop() if self._idle else await self._connect()
         try:
             writer.write(
                 f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -56,6 +51,16 @@ class HttpClient:
         else:
             self._idle.append((reader, writer))
         return int(head.split(" ", 2)[1]), content
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        async with self._connecting:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            try:
+                await asyncio.sleep(_BETWEEN_CONNECTIONS)
+            except asyncio.CancelledError:
+                writer.close()
+                raise
+        return reader, writer
 
 
 async def _content(reader: asyncio.StreamReader, head: str) -> bytes:
