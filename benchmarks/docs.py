@@ -53,6 +53,7 @@ def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
         if not shown:
             continue
         parts.append(f"## {name.replace('_', ' ').capitalize()}\n\n    {each['command']}")
+        parts.append(f"Measured on {each['measured'][:10]}.")
         parts += [f"**{title}**\n\n{markdown_table(*table)}" for title, table in shown.items()]
         parts += [
             f"![{plot.stem}](benchmarks/{plot.name})" for plot in plots if _of(name, plot, each["figures"])

@@ -74,7 +74,7 @@ def _saturated(figures: Any) -> Iterator[Target]:
             "×",
             "saturated",
         )
-        for peer in runs.keys() - {"atelier", "raw"}:
+        for peer in [name for name in runs if name not in ("atelier", "raw")]:
             yield _least(
                 f"{model}: images a second, of {peer}'s",
                 ratio(runs["atelier"], runs[peer], "images"),
