@@ -89,9 +89,8 @@ async def test_a_killed_triton_leaves_no_request_hanging_and_is_served_again_wit
             assert outcomes["OK"] > before
     finally:
         server.close()
-    # Where calls have become slow, what cannot be answered in time is refused, and at once: see `longest`.
-    refusals = {"RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
-    assert {"OK", "UNAVAILABLE"} <= set(outcomes) <= {"OK", "UNAVAILABLE", *refusals}
+    # Where calls have become slow, not all that is asked can be answered in time.
+    assert {"OK", "UNAVAILABLE"} <= set(outcomes) <= {"OK", "UNAVAILABLE", "RESOURCE_EXHAUSTED"}
     assert longest < DEADLINE
     assert {len(drawn) for drawn in pictures.values()} == {1}, "a seed draws the same bytes before and after"
 
