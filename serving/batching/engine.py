@@ -27,6 +27,7 @@ LaneKey = tuple[str, int, tuple[tuple[int, ...], ...]]
 """Graph, version, and the shapes of a row in the order of the manifest's inputs."""
 
 _TABLES = 1024
+_AFTER_OUTAGE = 2.0  # seconds in which a server that came back is slower than it is going to be
 _NOBODY = contextvars.Context()
 """No request's context: what is dispatched is everybody's."""
 
@@ -251,6 +252,8 @@ class Engine:
                 )
         except Exception as error:
             self._metrics.graph(lane.graph).call_failures.inc()
+            if isinstance(error, ServingError) and error.code == Code.UNAVAILABLE:
+                lane.usual_from = monotonic() + _AFTER_OUTAGE
             if not isinstance(error, ServingError):
                 log.exception("a call of %s with %d rows failed", lane.graph, batch.rows)
             if isinstance(error, ServingError) or len(parts) == 1:
@@ -296,7 +299,8 @@ class Engine:
 
     def _observe(self, batch: Batch, seconds: float) -> None:
         lane = batch.lane
-        if not batch.first:  # with more calls than instances each takes longer than it costs
+        # With more calls than instances each takes longer than it costs, and so it does around an outage.
+        if not batch.first and monotonic() >= lane.usual_from:
             lane.cost.observe(max(batch.rows, lane.min_rows), seconds)
         self._dispatcher.earn(seconds)
         metrics = self._metrics.graph(lane.graph)

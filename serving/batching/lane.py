@@ -138,6 +138,7 @@ class Lane:
         self.pending = 0
         self.running = 0
         self.computing = 0
+        self.usual_from = 0.0  # when calls tell what they cost again, after an outage
         self._queue: Queue[Entry] = Queue(_gone)
         self._buffers: list[dict[str, NDArray[Any]]] = []
 

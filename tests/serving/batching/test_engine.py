@@ -1,6 +1,7 @@
 """The engine on a real backend whose calls are held back until the test lets them go."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
@@ -313,6 +314,25 @@ async def test_a_failing_call_gives_each_request_one_error_and_the_next_call_goe
     assert bench.registry.get_sample_value("atelier_call_failures_total", {"graph": GAN}) == 3
     bench.backend.let_go()
     await bench.ask(gan(1))
+
+
+async def test_a_call_that_follows_an_outage_does_not_tell_what_calls_cost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observed: list[int] = []
+    cost = bench.engine.cost(GAN, 1)
+    assert cost is not None
+    monkeypatch.setattr(cost, "observe", lambda rows, seconds: observed.append(rows))
+    bench.backend.let_go()
+    await bench.ask(gan(1))
+    bench.backend.errors.append(ServingError(Code.UNAVAILABLE, "gone"))
+    with pytest.raises(ServingError):
+        await bench.ask(gan(2))
+    await bench.ask(gan(3))
+    assert observed == [1]
+    monkeypatch.setattr("serving.batching.engine.monotonic", lambda: time.monotonic() + 60)
+    await bench.ask(gan(4))
+    assert observed == [1, 4]
 
 
 async def test_rows_at_fault_fail_alone(bench: Bench) -> None:
