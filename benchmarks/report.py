@@ -87,8 +87,9 @@ def tables(results: Results) -> dict[str, tuple[list[str], Rows]]:
                 [name, f"{1000 * middle([run[key] for run in results['overhead']['runs']]):.2f}"]
                 for name, key in (
                     ("request over gRPC", "request_p50"),
+                    ("request over HTTP", "http_p50"),
                     ("raw call", "call_p50"),
-                    ("difference", "overhead_p50"),
+                    ("difference of gRPC", "overhead_p50"),
                 )
             ],
         )

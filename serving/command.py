@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import uvloop
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from serving.access.door import Door, check_exposure
@@ -22,6 +23,7 @@ from serving.observing import logs
 from serving.observing.telemetry import open_tracer
 from serving.opening import open_service
 from serving.process.lifecycle import Life, keep_fresh
+from serving.process.memory import set_aside
 from serving.process.ports import PortError, address, listen
 from serving.process.watched import FilesError, Watched
 from serving.service import Service
@@ -62,7 +64,8 @@ def main(arguments: list[str]) -> int:
         )
     logs.configure(resolved.settings.log_level, resolved.settings.log_format)
     try:
-        return asyncio.run(serve(resolved.settings, say=partial(print, flush=True)))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(serve(resolved.settings, say=partial(print, flush=True)))
     except (FilesError, ServingError, PortError) as error:
         return _complain(error, _FAILED)
     except KeyboardInterrupt:  # a second Ctrl-C: whoever presses it wants no more grace
@@ -172,6 +175,7 @@ def _addresses(settings: Settings, ports: dict[str, int]) -> str:
 
 async def _say_when_loaded(service: Service, started: float, say: Callable[[str], None]) -> None:
     await service.wait_loaded()
+    set_aside()
     seconds = time.monotonic() - started
     models = (await service.list_models()).models
     reason = service.not_ready_reason()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -13,6 +14,7 @@ from urllib.request import urlopen
 
 import grpc
 import grpc.aio
+from google.protobuf.json_format import MessageToDict
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.mixes import Ask
@@ -32,8 +34,9 @@ OUTCOMES: Mapping[grpc.StatusCode, str] = {
 class Atelier:
     """A gateway that is running."""
 
-    def __init__(self, channel: grpc.aio.Channel, metrics_port: int, process_id: int) -> None:
+    def __init__(self, channel: grpc.aio.Channel, http_port: int, metrics_port: int, process_id: int) -> None:
         self.channel = channel
+        self.http_port = http_port
         self._stub: Any = ImageGenerationStub(channel)  # type: ignore[no-untyped-call] # generated
         self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         self.process_id = process_id
@@ -82,6 +85,13 @@ def message(ask: Ask) -> pb.GenerateImagesRequest:
     return request
 
 
+def json_body(ask: Ask) -> bytes:
+    """The same request as JSON, without the model, which HTTP has in the path."""
+    fields = MessageToDict(message(ask))
+    del fields["model"]
+    return json.dumps(fields).encode()
+
+
 @asynccontextmanager
 async def serve(
     repository: Path, *flags: str, module: str = "atelier", environment: Mapping[str, str] | None = None
@@ -104,7 +114,7 @@ async def serve(
         running(command, ready=ready, environment={"PYTHONPATH": path, **(environment or {})}) as process,
         grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel,
     ):
-        yield Atelier(channel, metrics, process.pid)
+        yield Atelier(channel, http, metrics, process.pid)
 
 
 def batch_rows(

@@ -1,4 +1,4 @@
-"""What the gateway adds to a call: a single image, asked over gRPC with nothing else going on."""
+"""What the gateway adds to a call: a single image, asked over gRPC and HTTP with nothing else going on."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 from time import perf_counter
 from typing import Any
 
+from benchmarks.http_client import HttpClient
 from benchmarks.mixes import Ask
-from benchmarks.peers.atelier import serve
+from benchmarks.peers.atelier import json_body, serve
 from benchmarks.plan import Plan
 from benchmarks.raw import RawLoop
 from benchmarks.scenarios import Tell
@@ -27,19 +28,27 @@ async def overhead(plan: Plan, tell: Tell) -> dict[str, Any]:
     assert graph is not None, "a model of one pass has a graph that draws"
     raw = RawLoop(plan.repository, graph)
     runs = []
-    async with serve(plan.repository) as atelier:
+    async with serve(plan.repository) as atelier, HttpClient(atelier.http_port) as http:
         for run in range(plan.runs):
             tell(f"overhead of {model}, run {run + 1} of {plan.runs}")
-            times = []
-            for seed in range(_REQUESTS):
+            times, http_times = [], []
+            for seed in range(2 * _REQUESTS):
+                ask = Ask(model=model, seed=seed, class_id=0)
                 began = perf_counter()
-                await atelier.send(Ask(model=model, seed=seed, class_id=0))
-                times.append(perf_counter() - began)
+                if seed % 2:
+                    status, body = await http.post(f"/v1/models/{model}:generate", json_body(ask))
+                    if status != 200:
+                        raise RuntimeError(f"a request over HTTP was answered with {status}: {body!r}")
+                    http_times.append(perf_counter() - began)
+                else:
+                    await atelier.send(ask)
+                    times.append(perf_counter() - began)
             calls = await asyncio.to_thread(raw.seconds_per_call, 1, _REQUESTS)
             runs.append(
                 {
                     "request_p50": percentile(times, 50),
                     "request_p95": percentile(times, 95),
+                    "http_p50": percentile(http_times, 50),
                     "call_p50": percentile(calls, 50),
                     "overhead_p50": percentile(times, 50) - percentile(calls, 50),
                 }

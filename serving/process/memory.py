@@ -1,8 +1,9 @@
-"""Memory that was freed goes back to the system."""
+"""Memory: what was freed goes back to the system, and what stays is not looked through again and again."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 
 
@@ -15,3 +16,12 @@ def give_back() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
+
+
+def set_aside() -> None:
+    """Takes what lives now out of the garbage collector's sight: modules, models, servers, which are to stay.
+
+    Each full collection would look through all of it, for tens of milliseconds in which nobody is served.
+    """
+    gc.collect()
+    gc.freeze()

@@ -35,6 +35,7 @@ def test_a_scenario_is_measured_saved_and_shown(tiny_repository, tmp_path, capsy
     assert main([*flags, "--results", str(results)]) == 0
     saved = json.loads(results.read_text())
     assert saved["overhead"]["figures"]["model"] == "tiny_gan"
+    assert saved["overhead"]["figures"]["runs"][0]["http_p50"] > 0
     assert saved["step_loop"]["figures"]["tiny_gaussian"][0]["own"] > 0
     assert str(tmp_path) not in saved["overhead"]["command"]
     assert "One image with nothing else going on" in capsys.readouterr().out
