@@ -55,6 +55,27 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, said
 
 
+def test_once_ready_full_collections_have_next_to_nothing_to_look_through(tiny_repository: Path):
+    """Each would hold up every request for as long as it looks through all modules and models."""
+    program = """
+import asyncio, gc, os, signal, sys
+from pathlib import Path
+from serving.command import serve
+from serving.settings import Settings
+
+def say(text):
+    if text.startswith("ready"):
+        print(gc.get_freeze_count(), len(gc.get_objects()))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+settings = Settings(repository=Path(sys.argv[1]), http_port=0, grpc_port=0, metrics_port=0)
+asyncio.run(serve(settings, say))
+"""
+    said = subprocess.check_output([sys.executable, "-c", program, tiny_repository], text=True, timeout=60)
+    set_aside, left = map(int, said.split())
+    assert set_aside > 20 * left
+
+
 def test_it_says_where_it_is_and_ends_with_0_when_told_to(tiny_repository: Path):
     for number in (signal.SIGTERM, signal.SIGINT):
         with serving("--repository", tiny_repository, *FREE_PORTS) as (process, addresses):

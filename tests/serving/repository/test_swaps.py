@@ -4,8 +4,8 @@ import asyncio
 import dataclasses
 import random
 import shutil
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 
 import living
@@ -33,17 +33,20 @@ def asked(model: str, seed: int, **fields: object) -> pb.GenerateImagesRequest:
 class Load:
     """Endless clients, and what they have got so far."""
 
-    def __init__(self, *clients: Callable[[], AsyncIterator[object]]) -> None:
+    def __init__(self, *clients: Callable[[], AsyncGenerator[object, None]]) -> None:
         self.answers: list[list[object]] = [[] for _ in clients]
         self._tasks = [
             asyncio.create_task(self._run(client, into))
             for client, into in zip(clients, self.answers, strict=True)
         ]
 
-    async def _run(self, client: Callable[[], AsyncIterator[object]], into: list[object]) -> None:
-        async for answer in client():
-            into.append(answer)
-            await asyncio.sleep(0)  # an answer from the cache comes without anybody else having had a turn
+    async def _run(self, client: Callable[[], AsyncGenerator[object, None]], into: list[object]) -> None:
+        async with aclosing(client()) as answers:
+            async for answer in answers:
+                into.append(answer)
+                await asyncio.sleep(
+                    0
+                )  # an answer from the cache comes without anybody else having had a turn
 
     async def go_on(self) -> None:
         """Until each client has one more answer; raises what one of them failed with."""
@@ -71,30 +74,31 @@ async def test_no_request_fails_and_none_mixes_versions_while_versions_change(
     numbers = random.Random(0)
     async with open_tiny(repository=repository, cache_bytes=100_000) as service:
 
-        async def one_pass() -> AsyncIterator[int]:
+        async def one_pass() -> AsyncGenerator[int, None]:
             while True:
                 answer = await service.generate_images(asked(SHADE, numbers.randrange(100)), CONTEXT)
                 grey = round((living.grey(answer.run.version) + 1) * 127.5)
                 assert abs(np.frombuffer(answer.images[0].data, np.uint8).astype(int) - grey).max() <= 1
                 yield answer.run.version
 
-        async def many_steps() -> AsyncIterator[Answer]:
+        async def many_steps() -> AsyncGenerator[Answer, None]:
             while True:
                 seed = numbers.randrange(3)
                 answer = await service.generate_images(asked(DIFFUSION, seed, steps=40), CONTEXT)
                 yield answer.run.version, seed, answer.images[0].data
 
-        async def looking_on() -> AsyncIterator[Answer]:
+        async def looking_on() -> AsyncGenerator[Answer, None]:
             while True:
                 seed = numbers.randrange(3)
                 request = asked(DIFFUSION, seed, steps=40, preview_every=1)
-                async for event in service.stream_generate_images(request, CONTEXT):
-                    if event.HasField("result"):
-                        yield event.result.run.version, seed, event.result.images[0].data
-                    else:
-                        await asyncio.sleep(0.002)  # a slow reader, whose previews outlast the run
+                async with aclosing(service.stream_generate_images(request, CONTEXT)) as events:
+                    async for event in events:
+                        if event.HasField("result"):
+                            yield event.result.run.version, seed, event.result.images[0].data
+                        else:
+                            await asyncio.sleep(0.002)  # a slow reader, whose previews outlast the run
 
-        async def gone_half_way() -> AsyncIterator[None]:
+        async def gone_half_way() -> AsyncGenerator[None, None]:
             while True:
                 task = asyncio.create_task(
                     service.generate_images(asked(DIFFUSION, 7, steps=40, count=3), CONTEXT)
