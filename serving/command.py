@@ -114,7 +114,7 @@ async def serve(settings: Settings, say: Callable[[str], None]) -> int:
                 servers.create_task(run_http(metrics_app, metrics, settings, life.ended), name="metrics")
                 say(_addresses(settings, ports))
                 helpers = [
-                    servers.create_task(_say_when_loaded(service, started, say), name="loading"),
+                    servers.create_task(_when_loaded(service, started, say), name="loading"),
                     servers.create_task(keep_fresh(life, watched, [service.reload]), name="fresh"),
                 ]
                 await life.draining.wait()
@@ -173,7 +173,8 @@ def _addresses(settings: Settings, ports: dict[str, int]) -> str:
     return "\n".join(lines)
 
 
-async def _say_when_loaded(service: Service, started: float, say: Callable[[str], None]) -> None:
+async def _when_loaded(service: Service, started: float, say: Callable[[str], None]) -> None:
+    """Sets aside what is there to stay, and says what is served."""
     await service.wait_loaded()
     set_aside()
     seconds = time.monotonic() - started

@@ -22,10 +22,16 @@ def address(host: str, port: int) -> str:
 
 
 def listen(host: str, port: int, flag: str) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises `PortError`."""
+    """A listening socket; port 0 takes a free one. Raises `PortError`.
+
+    Its connections have TCP_NODELAY from the start, which not every event loop sees to: without it the body
+    of an answer waits for the acknowledgement of its head, for 40 ms on a connection that is kept.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise PortError(host, port, flag, reason) from error
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

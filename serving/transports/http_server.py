@@ -53,9 +53,6 @@ class _Protocol(HttpToolsProtocol):
         self._in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
-        # Not every event loop sees to it. Without it the body of an answer waits until the client has
-        # acknowledged the head, which takes 40 ms on a connection that is kept.
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
         self._expect()
 

@@ -44,9 +44,8 @@ class Load:
         async with aclosing(client()) as answers:
             async for answer in answers:
                 into.append(answer)
-                await asyncio.sleep(
-                    0
-                )  # an answer from the cache comes without anybody else having had a turn
+                # An answer from the cache comes without anybody else having had a turn.
+                await asyncio.sleep(0)
 
     async def go_on(self) -> None:
         """Until each client has one more answer; raises what one of them failed with."""

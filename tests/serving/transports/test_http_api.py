@@ -18,7 +18,6 @@ from prometheus_client import CollectorRegistry
 from serving.process.ports import listen
 from serving.service import Service
 from serving.settings import Settings
-from serving.transports import http_server
 from serving.transports.http_api import create_app, create_metrics_app
 from serving.transports.http_server import run_http
 
@@ -50,23 +49,12 @@ async def serve(
             await task
 
 
-async def test_answers_are_not_held_back_for_acknowledgements(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-):
+def test_answers_are_not_held_back_for_acknowledgements():
     """Nagle's algorithm would: head and body are written one after the other."""
-    connections: list[asyncio.Transport] = []
-    made = http_server._Protocol.connection_made
-
-    def connection_made(self: http_server._Protocol, transport: asyncio.Transport) -> None:
-        made(self, transport)
-        connections.append(transport)
-
-    monkeypatch.setattr(http_server._Protocol, "connection_made", connection_made)
-    async with serve(service) as client:
-        assert (await client.get("/v1/models")).status_code == 200
-        (connection,) = connections
-        accepted = connection.get_extra_info("socket")
-        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    with listen("127.0.0.1", 0, "--http-port") as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.fixture
