@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _NUMPY_DTYPES = {"float32": np.float32, "int64": np.int64}
 _WARM_UP_SIDE = 32
+_NICENESS = 5
 _READ_AGAIN = 1.0  # seconds after which a file that could not be read may be
 
 
@@ -76,7 +77,8 @@ class OnnxRuntimeBackend:
         self._providers: set[str] = set()
         self._opener = Sessions(self.choice, threads=threads)
         self._closed = False
-        self._workers = Workers(self.slots(), "onnxruntime")
+        # Threads inside a call are onnxruntime's, and it is as slow as the one that stands back.
+        self._workers = Workers(self.slots(), "onnxruntime", niceness=_NICENESS if threads == 1 else 0)
         self._express = Workers(self.slots(), "express")
         self._gpu_workers = Workers(max(instances, 1), "gpu")
         # Apart from the calls, none of which waits for a model that is being read.

@@ -1,14 +1,19 @@
 """Threads that call a session: in the order in which calls come, but for those that go before all others.
 
 An executor's queue has one order. Here a call that is to go first overtakes whatever no thread has begun.
+And threads may be made to stand back, so that on a busy machine those that wait for a core less than they
+compute, as the event loop does, need not wait for the end of somebody's time slice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
@@ -19,11 +24,16 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """So many threads, started with the first call."""
+    """So many threads, started with the first call.
 
-    def __init__(self, threads: int, name: str) -> None:
+    With a `niceness` above 0 other threads of the process go before them where cores are short. It holds
+    among the threads that the kernel shares cores between, as those of a container, and on Linux alone.
+    """
+
+    def __init__(self, threads: int, name: str, *, niceness: int = 0) -> None:
         self._count = threads
         self._name = name
+        self._niceness = niceness
         self._threads: list[Thread] = []
         self._calls: deque[Callable[[], None]] = deque()
         self._signals: SimpleQueue[bool] = SimpleQueue()  # one for each call; False ends a thread
@@ -90,6 +100,9 @@ class Workers:
         self._signals.put(more)
 
     def _work(self) -> None:
+        if self._niceness and sys.platform == "linux":  # elsewhere a thread has no niceness of its own
+            with suppress(OSError):  # where a sandbox does not allow it
+                os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + self._niceness)
         while self._signals.get():
             call = self._calls.popleft()
             try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
+from math import sqrt
 
-_REMEMBERED = 9
+_REMEMBERED = 25
 _REMEMBERED_PACES = 5  # it has changed before the costs at pace 1 take the change for theirs
 _EVIDENCE = 3
 BESIDES_THE_CALL = 0.0003
@@ -16,10 +17,12 @@ spends 0.4 ms on a batch, some of them on the calls in it.
 """
 
 _NEAR_BEST, _GOOD_ENOUGH = 0.97, 0.93
+_NEIGHBOURS = 1.25  # the smaller, times this, is no less than the larger
+_DOUBT = 0.1  # of what is expected of a size after one call
 _SHORTEST_CALL, _LONGEST_CALL = 1e-9, 0.05
 _LONGEST_IN_ROWS = 4
 _LOOK_AGAIN = 64
-_LEARN_EVERY = 4
+_LEARN_EVERY = 16
 _MEASURED_WITHIN = 1.01
 _PASSING = 0.95
 
@@ -28,7 +31,7 @@ class CostTable:
     """Seconds of a call by its number of rows, for one graph on the machine it runs on.
 
     The cost of a size is the machine's present pace, the median of the last five calls of any size, times the
-    size's own cost at pace 1, the median of its last nine. So a call that met somebody else's work does not
+    size's own cost at pace 1, the median of its last 25. So a call that met somebody else's work does not
     count, a machine that has become slower is noticed soon, and sizes that were last seen when it was idle
     compare with those that are seen now that it is not. A pace that lasts becomes the sizes' own cost little
     by little: were all of it taken out of what is remembered, the noise of many calls would add up in it.
@@ -147,11 +150,7 @@ class CostTable:
         return not self._growing
 
     def _learn(self) -> None:
-        rates = {
-            size: size / (self._medians[size] + BESIDES_THE_CALL)
-            for size in self._sizes
-            if len(self._calls[size]) >= _EVIDENCE
-        }
+        rates = self._rates()
         if rates:
             longest = max(_LONGEST_CALL / self._pace, _LONGEST_IN_ROWS * self._medians[min(rates)])
             short = [size for size in rates if self._medians[size] <= longest]
@@ -159,3 +158,27 @@ class CostTable:
             self._best = next(size for size in short if rates[size] >= _NEAR_BEST * fastest)
             self._enough = next(size for size in short if rates[size] >= _GOOD_ENOUGH * fastest)
             self._growing = self._best == max(rates) and self.seconds(2 * self._best) <= self._pace * longest
+
+    def _rates(self) -> dict[int, float]:
+        """Rows a second at pace 1 of the sizes that are known well.
+
+        A row takes about as long in batches of about the same size, so the mean of neighbours is taken, each
+        with the weight of its calls, and the fewer the calls the less is expected. Otherwise the fastest of
+        many sizes would be the luckiest one.
+        """
+        known = [size for size in self._sizes if len(self._calls[size]) >= _EVIDENCE]
+        rates: dict[int, float] = {}
+        low = high = calls = 0
+        row_seconds = 0.0  # sum over those calls
+        for size in known:
+            while high < len(known) and known[high] <= _NEIGHBOURS * size:
+                calls += len(self._calls[known[high]])
+                row_seconds += len(self._calls[known[high]]) * self._medians[known[high]] / known[high]
+                high += 1
+            while _NEIGHBOURS * known[low] < size:
+                calls -= len(self._calls[known[low]])
+                row_seconds -= len(self._calls[known[low]]) * self._medians[known[low]] / known[low]
+                low += 1
+            seconds = size * row_seconds / calls + BESIDES_THE_CALL
+            rates[size] = (1 - _DOUBT / sqrt(calls)) * size / seconds
+        return rates

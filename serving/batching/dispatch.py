@@ -61,6 +61,9 @@ class Dispatcher:
         """A call waits in a lane."""
         self._waiting[lane] = None
         lane.put(entry)
+        if entry.kind[0] <= self._short(lane):
+            in_full = entry.rows * lane.cost.row_seconds()
+            self._haste.ask(max(0.0, lane.cost.seconds(entry.rows) - in_full) + BESIDES_THE_CALL)
 
     def occupy(self, graph: str, instances: int) -> None:
         """Takes instances for something else than batches, or gives them back where negative."""
@@ -133,18 +136,14 @@ class Dispatcher:
                 break
 
     def _start_short(self, lane: Lane, *, first: bool = False) -> bool:
-        """Starts a batch of short requests alone, if it is their turn and there is haste to spend."""
+        """Starts a batch of short requests alone, if it is their turn and such requests are few enough."""
         short = self._short(lane)
         if not self._haste.left or lane.sizes()[0] > short:
             return False
         turn = lane.turn(self._shares)
         if turn is None or turn[2] > short:
             return False
-        rows = self._start(lane, lane.cost.full(lane.max_rows), first=first, largest=short)
-        if rows and (lane.pending or first):  # others might have joined it
-            in_full = rows * lane.cost.row_seconds()
-            self._haste.spend(lane.cost.seconds(rows) - in_full + BESIDES_THE_CALL)
-        return rows > 0
+        return self._start(lane, lane.cost.full(lane.max_rows), first=first, largest=short) > 0
 
     def _short(self, lane: Lane) -> int:
         """Size class up to which requests are short: far shorter than the longest that is computed, or that

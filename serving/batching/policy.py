@@ -8,7 +8,8 @@ Plain values and a clock that is handed in, so that it can be tested on a simula
   long one, and nobody is ever shut out.
 - Among requests of one client and kind the earliest deadline goes first.
 - A short request need not take the time of a full batch at each of its steps: as long as that costs no more
-  than a small share of the machine, it has small batches for itself, and those go before what waits.
+  than a small share of the machine for all such requests, they have small batches for themselves, and those
+  go before what waits.
 - A call that would miss its deadline if all that waits went before it jumps the queue, and shares its batch
   with such calls alone: what a passenger without haste adds to it, the next in haste would miss.
 """
@@ -92,10 +93,12 @@ class Shares:
 
 
 class Haste:
-    """What short requests may cost the others: a share of all compute time, saved up to a few batches' worth.
+    """What short requests may cost the others: a share of all compute time, for all of them or for none.
 
-    A row takes longer in a small batch than in a full one. Spent on requests that are far shorter than those
-    beside them this buys them much latency for little throughput; spent on half of the load it would not.
+    A row takes longer in a small batch than in a full one. Spent on requests that are few and far shorter
+    than those beside them this buys them much latency for little throughput; spent on half of the load it
+    would not, and spent on some of many the slowest of them would be as slow as before. So it counts what all
+    of them would cost, whether or not they are given it: where that is more than the share, nobody is.
     """
 
     def __init__(self, share: float = 0.03, most: float = 0.1) -> None:
@@ -105,16 +108,16 @@ class Haste:
 
     @property
     def left(self) -> bool:
-        """Whether there is something to spend."""
+        """Whether what they would cost is within the share."""
         return self._seconds > 0
 
     def earn(self, seconds: float) -> None:
         """So much was computed."""
         self._seconds = min(self._most, self._seconds + self._share * seconds)
 
-    def spend(self, seconds: float) -> None:
-        """So much more was computed than in full batches."""
-        self._seconds -= seconds
+    def ask(self, seconds: float) -> None:
+        """A call of theirs would cost so much more in a small batch than in a full one."""
+        self._seconds = max(-self._most, self._seconds - seconds)
 
 
 class Queue(Generic[T]):

@@ -1,6 +1,8 @@
 """Threads that call."""
 
 import asyncio
+import os
+import sys
 import threading
 
 import pytest
@@ -71,3 +73,16 @@ async def test_after_the_end_no_call_is_taken() -> None:
     await asyncio.to_thread(workers.close)
     with pytest.raises(RuntimeError):
         await workers.call(lambda: 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has no niceness of its own elsewhere")
+async def test_threads_stand_back_for_the_others_of_the_process() -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    polite, plain = Workers(1, "polite", niceness=3), Workers(1, "plain")
+    try:
+        assert await polite.call(os.getpriority, os.PRIO_PROCESS, 0) == min(19, own + 3)
+        assert await plain.call(os.getpriority, os.PRIO_PROCESS, 0) == own
+        assert os.getpriority(os.PRIO_PROCESS, 0) == own
+    finally:
+        polite.close()
+        plain.close()

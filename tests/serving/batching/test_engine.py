@@ -490,8 +490,8 @@ async def test_a_short_request_is_computed_besides_long_ones_that_have_every_ins
     await asyncio.gather(*long, waiting)
 
 
-async def test_short_requests_are_not_computed_besides_when_that_has_cost_enough(wide: Bench) -> None:
-    wide.engine._dispatcher._haste.spend(1.0)
+async def test_short_requests_are_not_computed_besides_when_that_would_cost_too_much(wide: Bench) -> None:
+    wide.engine._dispatcher._haste.ask(1.0)
     long = [long_call(wide, seed) for seed in (1, 2)]
     await settle()
     short = wide.ask(gan(1, seed=9))

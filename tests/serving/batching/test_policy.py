@@ -295,13 +295,31 @@ def test_requests_of_about_the_same_length_are_of_one_size() -> None:
 
 def test_haste_is_a_share_of_what_is_computed_and_is_not_saved_up_for_long() -> None:
     haste = Haste(share=0.01, most=0.05)
-    haste.spend(0.06)
+    haste.ask(0.06)
     assert not haste.left
     haste.earn(2.0)
     assert haste.left
     haste.earn(1000.0)
-    haste.spend(0.05)
+    haste.ask(0.05)
     assert not haste.left
+
+
+def test_haste_is_for_all_short_requests_or_for_none() -> None:
+    """What is turned down counts too, so that many do not get it in turns; a few get it soon again."""
+    haste = Haste(share=0.01, most=0.05)
+
+    def given(asked: float) -> int:
+        granted = 0
+        for _ in range(100):
+            haste.earn(1.0)
+            haste.ask(asked)
+            granted += haste.left
+        return granted
+
+    given(0.02)
+    assert given(0.02) == 0, "twice the share"
+    given(0.005)
+    assert given(0.005) == 100, "half of it"
 
 
 def test_calls_with_plenty_of_time_do_not_pile_up_when_they_have_gone() -> None:
