@@ -1,8 +1,8 @@
 """Threads that call a session: in the order in which calls come, but for those that go before all others.
 
 An executor's queue has one order. Here a call that is to go first overtakes whatever no thread has begun.
-And threads may be made to stand back, so that on a busy machine those that wait for a core less than they
-compute, as the event loop does, need not wait for the end of somebody's time slice.
+And threads may be made to stand back, so that on a busy machine whoever computes little, as the event loop
+does, need not wait for the end of their time slices.
 """
 
 from __future__ import annotations
