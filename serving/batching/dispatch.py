@@ -17,6 +17,7 @@ _WORTH_SPLITTING = 0.9
 _FAR_SHORTER = 2  # size classes: 16 times
 _SHORTLY = 0.15  # of a call's time
 _HALF = 0.5
+_SHORT_CALL = 10 * BESIDES_THE_CALL
 
 
 class Dispatcher:
@@ -53,6 +54,17 @@ class Dispatcher:
         return sum(lane.pending for lane in list(self._waiting))
 
     @property
+    def sociable(self) -> bool:
+        """Whether what could begin now are short calls with room for more rows, which cost next to nothing."""
+        lanes = [lane for lane in self._waiting if lane.pending]
+        return bool(lanes and self._running.total() < self._backend.slots()) and all(
+            0 < lane.cost.row_seconds() < BESIDES_THE_CALL
+            and lane.cost.seconds(lane.pending) < _SHORT_CALL
+            and lane.pending < lane.cost.full(lane.max_rows)
+            for lane in lanes
+        )
+
+    @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is computed."""
         return not (self.pending or self._running.total() or self._overtaking)
@@ -77,8 +89,8 @@ class Dispatcher:
         self._waiting.clear()
         return [part.entry for part in parts]
 
-    def dispatch(self) -> None:
-        """Starts whatever can be started now."""
+    def dispatch(self, *, together: bool = False) -> None:
+        """Starts whatever can be started now, the rows of a lane `together` even where instances are idle."""
         while (free := self._backend.slots() - self._running.total()) > 0:
             chosen = self._next()
             if chosen is None:
@@ -86,7 +98,7 @@ class Dispatcher:
             lane, horizon = chosen
             if horizon is None and self._start_short(lane):
                 continue
-            for batch in range(self._spread(lane, free), 0, -1):
+            for batch in range(1 if together else self._spread(lane, free), 0, -1):
                 room = min(self._room(lane), -(-lane.pending // batch))
                 if not self._start(lane, room, horizon=horizon):  # who waited there has gone
                     self._waiting.pop(lane, None)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 
 from serving.backends import Backend
+from serving.batching.company import Company
 from serving.batching.cost import CostTable
 from serving.batching.dispatch import Dispatcher
 from serving.batching.lane import Batch, Entry, Lane
@@ -59,6 +60,7 @@ class Engine:
         self._lanes: dict[LaneKey, Lane] = {}
         self._calls: dict[UnderWay, tuple[Lane, Entry]] = {}
         self._dispatch_due = False
+        self._company = Company()
         self._batch_ended = asyncio.Event()
         self._batches: dict[asyncio.Task[None], Batch] = {}
         self._closed = False
@@ -209,8 +211,12 @@ class Engine:
             asyncio.get_running_loop().call_soon(self._dispatch, context=_NOBODY)
 
     def _dispatch(self) -> None:
+        rows = self._dispatcher.pending
+        if self._dispatcher.sociable and self._company.may_come(rows):
+            asyncio.get_running_loop().call_soon(self._dispatch, context=_NOBODY)
+            return
         self._dispatch_due = False
-        self._dispatcher.dispatch()
+        self._dispatcher.dispatch(together=self._company.begins(rows))
         self._batch_ended.set()
 
     def _later(self, seconds: float, function: Callable[[], None]) -> None:

@@ -222,8 +222,9 @@ class Lane:
             part = entry.take(room, now)
             self._come_nearer(part)
             seconds = part.rows * row_seconds
-            entry.ticket.charge(seconds)
-            shares.charge(entry.ticket.client, entry.kind, seconds, entry.ticket.weight)
+            ticket = entry.ticket
+            ticket.charge(seconds)
+            shares.charge(ticket.client, entry.kind, seconds, size=ticket.size_seconds, weight=ticket.weight)
             parts.append(part)
             room -= part.rows
             self.pending -= part.rows

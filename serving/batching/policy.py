@@ -3,9 +3,10 @@
 Plain values and a clock that is handed in, so that it can be tested on a simulated one.
 
 - Start-time fair queueing (Goyal, Vin and Cheng 1996) shares the machine's seconds between clients, and those
-  of one client between its kinds of requests: by graph and by size, where requests of a quarter of the size
-  have three times the share. Whoever has had less of theirs goes first, so a short request is never behind a
-  long one, and nobody is ever shut out.
+  of one client between its kinds of requests: by graph and by size class, where requests of a quarter of the
+  size have three times the share. Whoever has had less of theirs goes first, so a short request is never
+  behind a long one, and nobody is ever shut out. The share goes by the size itself: of requests that are
+  alike some may be of one class and some of the next, and none has the better of it.
 - Among requests of one client and kind the earliest deadline goes first.
 - A short request need not take the time of a full batch at each of its steps: as long as that costs no more
   than a small share of the machine for all such requests, they have small batches for themselves, and those
@@ -39,7 +40,16 @@ Kind = tuple[int, str]
 @lru_cache(maxsize=4096)
 def size_class(seconds: float) -> int:
     """Requests that differ by less than about four times are of one size, by compute time."""
-    return min(LARGEST_SIZE, max(SMALLEST_SIZE, round(math.log(max(seconds, 1e-6), 4))))
+    return round(_log_size(seconds))
+
+
+def price(seconds: float) -> float:
+    """What a second counts for requests of so much compute time: at a quarter of the size a third."""
+    return math.pow(_FAVOUR, _log_size(seconds))
+
+
+def _log_size(seconds: float) -> float:
+    return min(float(LARGEST_SIZE), max(float(SMALLEST_SIZE), math.log(max(seconds, 1e-6), 4)))
 
 
 class _Clock:
@@ -86,10 +96,11 @@ class Shares:
         kinds = self._kinds.setdefault(client, _Clock())
         kinds.now = kinds.tag(kind)
 
-    def charge(self, client: str, kind: Kind, seconds: float, weight: float) -> None:
-        """They were given that much; with a greater weight it counts for less."""
+    def charge(self, client: str, kind: Kind, seconds: float, *, size: float, weight: float) -> None:
+        """A request of theirs was given that much; with a greater weight it counts for less, and so it does,
+        beside others of the client, the less compute time in all, its `size`, the request takes."""
         self._clients.charge(client, seconds / weight)
-        self._kinds.setdefault(client, _Clock()).charge(kind, seconds * _FAVOUR ** kind[0])
+        self._kinds.setdefault(client, _Clock()).charge(kind, seconds * price(size))
 
 
 class Haste:

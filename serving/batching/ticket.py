@@ -56,9 +56,14 @@ class Ticket:
     """Where what is left of it is counted while it is under way."""
 
     @property
+    def size_seconds(self) -> float:
+        """Compute time of the whole request, as far as it is known."""
+        return max(self.expected_seconds, self.charged_seconds)
+
+    @property
     def size(self) -> int:
         """Size class, for the turns."""
-        return size_class(max(self.expected_seconds, self.charged_seconds))
+        return size_class(self.size_seconds)
 
     @property
     def seconds_left(self) -> float:

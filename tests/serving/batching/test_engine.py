@@ -501,6 +501,35 @@ async def test_short_requests_are_not_computed_besides_when_that_would_cost_too_
     await asyncio.gather(*long, short)
 
 
+async def come_one_after_the_other(bench: Bench, *, row_seconds: float) -> list[int]:
+    """Rows of calls where always two requests come, some turns of the event loop apart."""
+    cost = bench.engine.cost(GAN, 1)
+    assert cost is not None
+    for rows in (1, 2, 4, 8):
+        for _ in range(25):
+            cost.observe(rows, row_seconds * rows)
+    for _ in range(300):
+        bench.backend.let_go(2)
+        await asyncio.gather(bench.ask(gan(1)), later(4, bench, gan(1)))
+    return bench.backend.batches
+
+
+async def later(turns: int, bench: Bench, call: Call) -> Tensors:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return await bench.ask(call)
+
+
+async def test_short_calls_wait_for_who_is_on_the_way(wide: Bench) -> None:
+    batches = await come_one_after_the_other(wide, row_seconds=1e-4)
+    assert batches[:2] == [1, 1]
+    assert batches[-20:] == [2] * 20
+
+
+async def test_calls_whose_rows_cost_more_than_a_call_does_besides_wait_for_nobody(wide: Bench) -> None:
+    assert set(await come_one_after_the_other(wide, row_seconds=1e-2)) == {1}
+
+
 async def test_an_engine_whose_last_call_was_cancelled_is_idle(bench: Bench) -> None:
     computing, waiting = bench.ask(gan(1)), bench.ask(image(1))
     await settle()

@@ -293,6 +293,16 @@ def test_requests_of_about_the_same_length_are_of_one_size() -> None:
     assert size_class(0.001) == size_class(0.0012) < size_class(0.016) == size_class(0.018)
 
 
+def test_where_two_sizes_meet_neither_has_the_better_of_it() -> None:
+    small, large = ([Job(rows=rows) for _ in range(200)] for rows in (12, 13))
+    simulate([*small, *large], until=6.0)
+    sizes = [{job.ticket.size for job in some} for some in (small, large)]
+    assert sizes == [{-3}, {-2}], "they differ by a twelfth, and yet are of two size classes"
+    done = [sum(job.finished is not None for job in some) for some in (small, large)]
+    assert sum(done) >= 150
+    assert max(done) <= 1.2 * min(done)
+
+
 def test_haste_is_a_share_of_what_is_computed_and_is_not_saved_up_for_long() -> None:
     haste = Haste(share=0.01, most=0.05)
     haste.ask(0.06)
