@@ -25,12 +25,12 @@ class Company:
 
     A short call costs the event loop and the threads more than its rows do. Under load requests stand in line
     for the event loop and not for an instance: they come one by one, an instance is free each time, and every
-    one would have a call of its own. So before a short call begins the event loop turns a few times more, and
-    again when a row has come meanwhile. That ends by itself: turns in which nothing happens pass in some
-    microseconds, and those in which something does are not lost.
+    one would have a call of its own. So before a short call begins the event loop turns some times more, and
+    each row that comes meanwhile begins the count anew. Turns in which nothing happens pass in microseconds,
+    and those in which something does are not lost.
 
     With few clients nobody comes. So it is remembered how often somebody did, and where that was seldom the
-    event loop is not turned but now and then, to see whether it still is so.
+    event loop goes on at once but for one call in thirty-one, to see whether it still is so.
     """
 
     def __init__(self) -> None:

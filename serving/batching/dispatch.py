@@ -55,7 +55,7 @@ class Dispatcher:
 
     @property
     def sociable(self) -> bool:
-        """Whether what could begin now are short calls with room for more rows, which cost next to nothing."""
+        """Whether calls could begin now that are short and have room for more rows, each next to nothing."""
         lanes = [lane for lane in self._waiting if lane.pending]
         return bool(lanes and self._running.total() < self._backend.slots()) and all(
             0 < lane.cost.row_seconds() < BESIDES_THE_CALL
