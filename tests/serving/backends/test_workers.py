@@ -86,3 +86,26 @@ async def test_threads_stand_back_for_the_others_of_the_process() -> None:
     finally:
         polite.close()
         plain.close()
+
+
+def test_where_a_sandbox_forbids_threads_to_stand_back_they_compute_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, answers = [], []
+
+    def forbidden(*arguments: int) -> None:
+        asked.append(arguments)
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "setpriority", forbidden, raising=False)
+    workers = Workers(1, "polite", niceness=3)
+    # In a thread, as a call that no worker takes would never end, cancelled or not.
+    caller = threading.Thread(
+        target=lambda: answers.append(asyncio.run(workers.call(sum, (1, 2)))), daemon=True
+    )
+    caller.start()
+    caller.join(10)
+    workers.close()
+    assert asked, "they were asked to"
+    assert answers == [3]
