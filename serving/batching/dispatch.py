@@ -55,10 +55,15 @@ class Dispatcher:
 
     @property
     def sociable(self) -> bool:
-        """Whether calls could begin now that are short and have room for more rows, each next to nothing."""
+        """Whether calls could begin now that are short and have room for more rows, each next to nothing.
+
+        Not those of a diffusion's steps: whoever is late there is late at each step, and rows that are led by
+        one batch put in their next calls together anyhow.
+        """
         lanes = [lane for lane in self._waiting if lane.pending]
         return bool(lanes and self._running.total() < self._backend.slots()) and all(
-            0 < lane.cost.row_seconds() < BESIDES_THE_CALL
+            not lane.stepwise
+            and 0 < lane.cost.row_seconds() < BESIDES_THE_CALL
             and lane.cost.seconds(lane.pending) < _SHORT_CALL
             and lane.pending < lane.cost.full(lane.max_rows)
             for lane in lanes

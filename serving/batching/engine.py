@@ -196,6 +196,7 @@ class Engine:
                 max_rows=max(1, min(manifest.max_batch_size, self._max_batch_bytes // row_bytes)),
                 min_rows=manifest.versions[version].min_rows,
                 cost=self._table(key),
+                stepwise=manifest.sampling is not None,
             )
         return lane
 

@@ -127,11 +127,22 @@ class Lane:
     """The calls that wait for one graph, version and shape of row, and the arrays of its batches."""
 
     def __init__(
-        self, *, graph: str, version: int, dynamic: bool, max_rows: int, min_rows: int, cost: CostTable
+        self,
+        *,
+        graph: str,
+        version: int,
+        dynamic: bool,
+        max_rows: int,
+        min_rows: int,
+        cost: CostTable,
+        stepwise: bool = False,
     ) -> None:
+        """`dynamic` where there is one for each size of picture, `stepwise` where a request calls the graph
+        again and again."""
         self.graph = graph
         self.version = version
         self.dynamic = dynamic
+        self.stepwise = stepwise
         self.max_rows = max_rows
         self.min_rows = min_rows
         self.cost = cost

@@ -501,16 +501,21 @@ async def test_short_requests_are_not_computed_besides_when_that_would_cost_too_
     await asyncio.gather(*long, short)
 
 
-async def come_one_after_the_other(bench: Bench, *, row_seconds: float) -> list[int]:
+def step(rows: int) -> Call:
+    inputs = {"x": np.zeros((rows, 3, 8, 8), np.float32), "noise_level": np.ones((rows, 1), np.float32)}
+    return Call(graph="tiny_gaussian", inputs={**inputs, "class_id": np.zeros((rows, 1), np.int64)})
+
+
+async def come_one_after_the_other(bench: Bench, call: Call, *, row_seconds: float) -> list[int]:
     """Rows of calls where always two requests come, some turns of the event loop apart."""
-    cost = bench.engine.cost(GAN, 1)
+    cost = bench.engine.cost(call.graph, 1)
     assert cost is not None
     for rows in (1, 2, 4, 8):
         for _ in range(25):
             cost.observe(rows, row_seconds * rows)
     for _ in range(300):
         bench.backend.let_go(2)
-        await asyncio.gather(bench.ask(gan(1)), later(4, bench, gan(1)))
+        await asyncio.gather(bench.ask(call), later(4, bench, call))
     return bench.backend.batches
 
 
@@ -521,13 +526,17 @@ async def later(turns: int, bench: Bench, call: Call) -> Tensors:
 
 
 async def test_short_calls_wait_for_who_is_on_the_way(wide: Bench) -> None:
-    batches = await come_one_after_the_other(wide, row_seconds=1e-4)
+    batches = await come_one_after_the_other(wide, gan(1), row_seconds=1e-4)
     assert batches[:2] == [1, 1]
     assert batches[-20:] == [2] * 20
 
 
 async def test_calls_whose_rows_cost_more_than_a_call_does_besides_wait_for_nobody(wide: Bench) -> None:
-    assert set(await come_one_after_the_other(wide, row_seconds=1e-2)) == {1}
+    assert set(await come_one_after_the_other(wide, gan(1), row_seconds=1e-2)) == {1}
+
+
+async def test_steps_wait_for_nobody(wide: Bench) -> None:
+    assert set(await come_one_after_the_other(wide, step(1), row_seconds=1e-4)) == {1}
 
 
 async def test_an_engine_whose_last_call_was_cancelled_is_idle(bench: Bench) -> None:
