@@ -7,9 +7,9 @@ import { curlJson, python, snippetPanel } from "./snippets.js";
 
 const PREVIEWS = 12; // at most so many previews of one run
 
-/** The panel. `actions` are what can be done with a finished picture: (url) => [{label, run}]. */
+/** The panel. `actions` are what can be done with a picture, a preview too: (url) => [{label, run}]. */
 export function generatePanel(model, actions) {
-  const grid = pictureGrid((index) => actions(results[index]));
+  const grid = pictureGrid(actions);
   const line = runLine();
   const problem = h("p", { class: "problem", role: "alert", hidden: true });
   const bar = h("progress", { max: 1, value: 0, "aria-label": "Steps done", hidden: true });
@@ -18,7 +18,6 @@ export function generatePanel(model, actions) {
   const stop = h("button", { type: "button", onclick: () => running?.abort(), hidden: true }, "Stop");
   const form = h("form", { class: "controls", onsubmit: start, oninput: describe, onchange: describe },
     controls(model), h("div", { class: "go" }, go, stop));
-  let results = [];
   let running = null;
 
   function request() {
@@ -54,7 +53,6 @@ export function generatePanel(model, actions) {
     const steps = body.steps ?? model.defaultSteps ?? 1;
     problem.hidden = true;
     clearMarks(form);
-    results = [];
     grid.wait(body.count);
     busy(true);
     line.textContent = "";
@@ -62,8 +60,7 @@ export function generatePanel(model, actions) {
     try {
       for await (const item of generate(model.name, { ...body, preview_every: Math.ceil(steps / PREVIEWS) }, mine.signal)) {
         if (item.result) {
-          results = item.result.images.map(pictureUrl);
-          grid.show(results, { settled: true, label: `${model.name}, picture` });
+          grid.show(item.result.images.map(pictureUrl), { settled: true, label: `${model.name}, picture` });
           line.textContent = runWords(item.result.run, performance.now() - started);
         } else {
           const { step, steps: all, previews } = item.progress;

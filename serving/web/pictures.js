@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 
 const SMALL = 128; // pictures up to this many pixels are shown with their pixels
 
-/** A grid. `actions` make buttons for the close view: (index) => [{label, run}]. */
+/** A grid. `actions` make buttons for the close view of the picture at an address: (url) => [{label, run}]. */
 export function pictureGrid(actions = () => []) {
   const element = h("div", { class: "pictures" });
   let urls = [];
@@ -23,7 +23,7 @@ export function pictureGrid(actions = () => []) {
   }
   const tile = (index) => h("button", {
     type: "button", class: "tile", "aria-label": `Look at picture ${index + 1}`,
-    onclick: () => view(urls[index], actions(index)),
+    onclick: () => view(urls[index], actions(urls[index])),
   }, h("img", { onload: (event) => pixelate(event.target) }));
   /** Empty places while the first answer is on its way. */
   function wait(count) {
