@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 _TURNS = 24
 _WORTH_LOOKING = 0.25
 _LOOK_AGAIN = 31  # odd: where two clients take turns, not always the same one
 _MEMORY = 0.1
 
-
-def _sleep() -> None:
-    time.sleep(0)
-
-
 # Whoever carries requests to the event loop, a thread of gRPC or the client itself, may wait for this core.
-_give_way: Callable[[], None] = getattr(os, "sched_yield", _sleep)
+_give_way: Callable[[], None] = getattr(os, "sched_yield", partial(time.sleep, 0))
 
 
 class Company:
@@ -30,7 +26,7 @@ class Company:
     and those in which something does are not lost.
 
     With few clients nobody comes. So it is remembered how often somebody did, and where that was seldom the
-    event loop goes on at once but for one call in thirty-one, to see whether it still is so.
+    event loop goes on at once but for one call in 31, to see whether it still is so.
     """
 
     def __init__(self) -> None:

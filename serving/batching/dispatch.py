@@ -62,8 +62,7 @@ class Dispatcher:
         """
         lanes = [lane for lane in self._waiting if lane.pending]
         return bool(lanes and self._running.total() < self._backend.slots()) and all(
-            not lane.stepwise
-            and 0 < lane.cost.row_seconds() < BESIDES_THE_CALL
+            _cheap(lane)
             and lane.cost.seconds(lane.pending) < _SHORT_CALL
             and lane.pending < lane.cost.full(lane.max_rows)
             for lane in lanes
@@ -95,7 +94,8 @@ class Dispatcher:
         return [part.entry for part in parts]
 
     def dispatch(self, *, together: bool = False) -> None:
-        """Starts whatever can be started now, the rows of a lane `together` even where instances are idle."""
+        """Starts whatever can be started now. Rows that are `together` and cost next to nothing stay so, even
+        where instances are idle."""
         while (free := self._backend.slots() - self._running.total()) > 0:
             chosen = self._next()
             if chosen is None:
@@ -103,7 +103,7 @@ class Dispatcher:
             lane, horizon = chosen
             if horizon is None and self._start_short(lane):
                 continue
-            for batch in range(1 if together else self._spread(lane, free), 0, -1):
+            for batch in range(1 if together and _cheap(lane) else self._spread(lane, free), 0, -1):
                 room = min(self._room(lane), -(-lane.pending // batch))
                 if not self._start(lane, room, horizon=horizon):  # who waited there has gone
                     self._waiting.pop(lane, None)
@@ -229,3 +229,8 @@ class Dispatcher:
             self._later(seconds, partial(self._run_ahead, _HALF))
         self._begin(batch)
         return batch.rows
+
+
+def _cheap(lane: Lane) -> bool:
+    """Whether a row costs less than a call does besides, and is not one of many steps."""
+    return not lane.stepwise and 0 < lane.cost.row_seconds() < BESIDES_THE_CALL

@@ -539,6 +539,24 @@ async def test_steps_wait_for_nobody(wide: Bench) -> None:
     assert set(await come_one_after_the_other(wide, step(1), row_seconds=1e-4)) == {1}
 
 
+async def test_what_comes_beside_short_calls_is_spread_over_what_is_free(tiny_repository: Path) -> None:
+    bench = Bench(tiny_repository, instances=4)
+    await bench.open()
+    await come_one_after_the_other(bench, gan(1), row_seconds=1e-4)
+    cost = bench.engine.cost("tiny_gaussian", 1)
+    assert cost is not None
+    for rows in (1, 2, 4, 8):
+        for _ in range(3):
+            cost.observe(rows, 2e-3 * rows)
+    assert cost.full(8) == 4
+    before = len(bench.backend.seen)
+    bench.backend.let_go()
+    await asyncio.gather(bench.ask(gan(1)), later(4, bench, step(4)))
+    await bench.engine.close()
+    await bench.backend.close()
+    assert [len(inputs["x"]) for inputs in bench.backend.seen[before:] if "x" in inputs] == [2, 2]
+
+
 async def test_an_engine_whose_last_call_was_cancelled_is_idle(bench: Bench) -> None:
     computing, waiting = bench.ask(gan(1)), bench.ask(image(1))
     await settle()
