@@ -159,6 +159,22 @@ def test_a_picture_of_another_model_is_translated(visit: Visit):
     expect(page.locator(".run-line")).to_have_text(FINISHED)
 
 
+def test_a_preview_is_handed_on_as_it_is_seen(visit: Visit):
+    page = visit("/#/tiny_gaussian")
+    expect(page.locator(".run-line")).to_have_text(FINISHED)
+    handed = page.evaluate(
+        """async () => {
+            const { pictureGrid } = await import("/web/pictures.js");
+            const handed = [], url = document.querySelector(".tile img").src;
+            const grid = pictureGrid((given) => { handed.push(given === url); return []; });
+            grid.show([url], { settled: false, label: "preview" });
+            grid.querySelector(".tile").click();
+            return handed;
+        }"""
+    )
+    assert handed == [True]
+
+
 def test_latent_space_is_walked_with_a_slider(visit: Visit):
     page = visit("/#/tiny_vae/explore")
     expect(page.locator(".strip button")).to_have_count(24)
