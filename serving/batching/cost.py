@@ -120,9 +120,9 @@ class CostTable:
         return most if self._enough is None else min(most, self._enough)
 
     def within(self, seconds: float, most: int) -> int:
-        """The most rows, up to `most`, whose call takes no longer; `most` where a single one would."""
+        """The most rows, up to `most`, whose call takes no longer; a single one at the least."""
         seconds *= _MEASURED_WITHIN
-        if self.seconds(most) <= seconds or self.seconds(1) > seconds:
+        if self.seconds(most) <= seconds:
             return most
         low, high = 1, most
         while high - low > 1:

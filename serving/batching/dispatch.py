@@ -11,6 +11,7 @@ from serving.backends import Backend
 from serving.batching.cost import BESIDES_THE_CALL
 from serving.batching.lane import Batch, Entry, Lane
 from serving.batching.policy import LARGEST_SIZE, Haste, Shares, choose
+from serving.batching.slack import Slack, Urgency
 from serving.batching.ticket import Backlog
 
 _WORTH_SPLITTING = 0.9
@@ -100,14 +101,14 @@ class Dispatcher:
             chosen = self._next()
             if chosen is None:
                 break
-            lane, horizon = chosen
-            if horizon is None and self._start_short(lane):
+            lane, urgency = chosen
+            if urgency is None and self._start_short(lane):
                 continue
             for batch in range(1 if together and _cheap(lane) else self._spread(lane, free), 0, -1):
                 room = min(self._room(lane), -(-lane.pending // batch))
-                if not self._start(lane, room, horizon=horizon):  # who waited there has gone
+                if not self._start(lane, room, urgency=urgency):  # who waited there has gone
                     self._waiting.pop(lane, None)
-                horizon = None
+                urgency = None
         self._overtake()
         self._run_ahead()
 
@@ -137,10 +138,10 @@ class Dispatcher:
         if self._running.total() == self._backend.slots():
             chosen = self._next(ahead=1)
             if chosen is not None:
-                lane, horizon = chosen
+                lane, urgency = chosen
                 room = self._room(lane)
                 if lane.pending >= share * room:
-                    self._start(lane, room, horizon=horizon)
+                    self._start(lane, room, urgency=urgency)
 
     def _overtake(self) -> None:
         """Small batches of short requests besides, that need not wait for an instance."""
@@ -167,8 +168,8 @@ class Dispatcher:
         waits in the same lane."""
         return max([lane.sizes()[1], *[batch.size for batch in self._batches]]) - _FAR_SHORTER
 
-    def _next(self, ahead: int = 0) -> tuple[Lane, float | None] | None:
-        """The lane whose turn it is, and the horizon where that is because a deadline is near."""
+    def _next(self, ahead: int = 0) -> tuple[Lane, Urgency | None] | None:
+        """The lane whose turn it is, and the urgency where that is because a deadline is near."""
         self._waiting = {lane: None for lane in self._waiting if lane.pending}
         lanes = [
             lane
@@ -176,7 +177,16 @@ class Dispatcher:
             if self._running[lane.graph] < self._backend.instances(lane.graph) + ahead
         ]
         under_way = self._backlog.takes(self._backlog.seconds)
-        return choose(lanes, self._shares, self._backend.slots(), monotonic(), under_way)
+        chosen = choose(lanes, self._shares, self._backend.slots(), monotonic(), under_way)
+        if chosen is None:
+            return None
+        lane, horizon = chosen
+        return lane, None if horizon is None else Urgency(horizon=horizon, slack=self._slack)
+
+    def _slack(self, now: float) -> Slack:
+        """What there will be to spare."""
+        rate = self._backend.slots() / self._backlog.takes(1.0)
+        return Slack(self._backlog.tickets, now, rate)
 
     def _spread(self, lane: Lane, free: int) -> int:
         """Over how many of the free instances a lane's rows go.
@@ -202,12 +212,12 @@ class Dispatcher:
         lane: Lane,
         room: int,
         *,
-        horizon: float | None = None,
+        urgency: Urgency | None = None,
         largest: int = LARGEST_SIZE,
         first: bool = False,
     ) -> int:
         """Starts a batch of at most `room` rows, and returns how many they are: 0 where nobody waits."""
-        parts = lane.take(room, self._shares, monotonic(), horizon=horizon, largest=largest)
+        parts = lane.take(room, self._shares, monotonic(), urgency=urgency, largest=largest)
         if not parts:
             return 0
         batch = Batch(

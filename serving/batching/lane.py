@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from serving.batching.cost import CostTable
 from serving.batching.policy import LARGEST_SIZE, Kind, Queue, Shares, Turn
+from serving.batching.slack import Slack, Urgency
 from serving.batching.ticket import Ticket
 from serving.batching.under_way import UnderWay
 from serving.calls import Tensors
@@ -19,6 +20,7 @@ from serving.errors import Code, ServingError
 from serving.observing.tracing import Traced
 
 _GUESSED_ROW_SECONDS = 0.001  # charged until the first call has been measured
+_HAIR = 0.02  # of a full batch
 
 
 @dataclass(kw_only=True, eq=False, slots=True)
@@ -150,7 +152,7 @@ class Lane:
         self.running = 0
         self.computing = 0
         self.usual_from = 0.0  # when calls tell what they cost again, after an outage
-        self._queue: Queue[Entry] = Queue(_gone)
+        self._queue: Queue[Entry] = Queue(_gone, _latest_start)
         self._buffers: list[dict[str, NDArray[Any]]] = []
 
     def put(self, entry: Entry) -> None:
@@ -162,7 +164,6 @@ class Lane:
             client=ticket.client,
             kind=entry.kind,
             deadline=ticket.deadline,
-            latest_start=ticket.latest_start,
         )
         self.pending += entry.rows
 
@@ -201,48 +202,88 @@ class Lane:
         shares: Shares,
         now: float,
         *,
-        horizon: float | None = None,
+        urgency: Urgency | None = None,
         largest: int = LARGEST_SIZE,
     ) -> list[Part]:
         """The next rows, at most `room`, of calls that somebody still waits for.
 
-        With a `horizon` only those go that must begin before it, the most pressing first, and no more join
-        than let the first be in time. Else those of requests up to the size class `largest`.
+        With `urgency` those that must begin before its horizon, or else in turn those of requests up to the
+        size class `largest`.
         """
+        parts = self._take_urgent(room, shares, now, urgency) if urgency else []
+        return parts or self._take_in_turn(room, shares, now, largest)
+
+    def _take_in_turn(self, room: int, shares: Shares, now: float, largest: int) -> list[Part]:
         parts: list[Part] = []
-        urgent = horizon is not None
-        row_seconds = self.cost.row_seconds() or _GUESSED_ROW_SECONDS
-        while room > 0 and self.pending:
-            tightest = self._queue.latest_start(now - self.longest()) if urgent else None
-            if parts and horizon is not None and (tightest is None or tightest[0] > horizon):
-                break
-            chosen = tightest or self._queue.turn(shares, largest)
-            if chosen is None:
-                break
-            entry = chosen[1]
-            if entry.ticket.hopeless(now):
-                entry.run.fail(ServingError(Code.DEADLINE_EXCEEDED, "the deadline passed in the queue"))
-                self.withdraw(entry)
+        while room > 0 and self.pending and (first := self._queue.turn(shares, largest)) is not None:
+            entry = first[1]
+            if self._given_up(entry, now):
                 continue
-            if not parts and not urgent:
+            if not parts:
                 shares.serve(entry.ticket.client, entry.kind)
-            if not parts and urgent:
-                own = min(room, entry.rows - entry.taken)
-                time_left = entry.ticket.latest_start + self.cost.seconds(own) - now
-                room = max(own, self.cost.within(time_left, room))
-            part = entry.take(room, now)
-            self._come_nearer(part)
-            seconds = part.rows * row_seconds
-            ticket = entry.ticket
-            ticket.charge(seconds)
-            shares.charge(ticket.client, entry.kind, seconds, size=ticket.size_seconds, weight=ticket.weight)
-            parts.append(part)
-            room -= part.rows
-            self.pending -= part.rows
+            parts.append(self._take(entry, room, shares, now))
+            room -= parts[-1].rows
         return parts
 
+    def _take_urgent(self, room: int, shares: Shares, now: float, urgency: Urgency) -> list[Part]:
+        """The most pressing first. Others join it as far as that lets it be in time, and, where all could be
+        by themselves, whoever must be done before them too."""
+        parts: list[Part] = []
+        rows = alone = 0
+        slack: Slack | None = None
+        while rows < room and self.pending:
+            first = self._queue.latest_start(now - self.longest())
+            if first is None or first[0] > urgency.horizon:
+                break
+            entry = first[1]
+            if self._given_up(entry, now):
+                continue
+            if not parts:
+                alone = min(room, entry.rows - entry.taken)
+                room = self._joined(alone, room, entry.ticket.latest_start - now)
+            else:
+                slack = slack or urgency.slack(now + self.cost.seconds(alone))
+                spare = slack.before(entry.ticket.deadline)
+                if spare >= 0:
+                    room = min(room, self._joined(alone, room, max(0.0, spare - self.longest())))
+                if rows >= room:
+                    break
+            parts.append(self._take(entry, room - rows, shares, now))
+            rows += parts[-1].rows
+        return parts
+
+    def _joined(self, alone: int, room: int, spare: float) -> int:
+        """How large a batch may become that begins with `alone` rows and may take so much longer than those.
+
+        Where it is late by a hair, as it is when that time has been used up, nobody joins; where it is late
+        in any case, everybody may.
+        """
+        longest = self.longest()
+        if spare < -_HAIR * longest:
+            return room
+        return max(alone, self.cost.within(self.cost.seconds(alone) + spare, room)) if spare >= 0 else alone
+
+    def _given_up(self, entry: Entry, now: float) -> bool:
+        """Fails a call whose request cannot be in time any more."""
+        if not entry.ticket.hopeless(now):
+            return False
+        entry.run.fail(ServingError(Code.DEADLINE_EXCEEDED, "the deadline passed in the queue"))
+        self.withdraw(entry)
+        return True
+
+    def _take(self, entry: Entry, room: int, shares: Shares, now: float) -> Part:
+        """Takes the next rows of a call, and charges them."""
+        part = entry.take(room, now)
+        self._come_nearer(part)
+        ticket = entry.ticket
+        seconds = part.rows * (self.cost.row_seconds() or _GUESSED_ROW_SECONDS)
+        ticket.charge(seconds)
+        shares.charge(ticket.client, entry.kind, seconds, size=ticket.size_seconds, weight=ticket.weight)
+        self.pending -= part.rows
+        return part
+
     def _come_nearer(self, part: Part) -> None:
-        """The request has this part behind it: what is left of the call must begin later than it had to."""
+        """The request has this part behind it: what is left of it must begin later than it had to."""
         entry, ticket = part.entry, part.entry.ticket
         duration = ticket.call_durations.get(self.graph, 0.0)
         if part.rows == entry.rows:
@@ -253,8 +294,6 @@ class Lane:
             ahead, behind = entry.rows - part.start, entry.rows - part.stop
             done = (self.cost.duration(ahead) - self.cost.duration(behind)) / whole
             ticket.done_duration += done * duration
-        if part.stop < entry.rows:
-            self._queue.urge(entry, ticket.latest_start)
 
     def join(self, parts: list[Part], rows: int) -> tuple[Tensors, dict[str, NDArray[Any]] | None]:
         """The inputs of a batch, and the buffers to give back after it, if any were needed.
@@ -285,3 +324,7 @@ class Lane:
 
 def _gone(entry: Entry) -> bool:
     return entry.taken == entry.rows or entry.run.future.done()
+
+
+def _latest_start(entry: Entry) -> float:
+    return entry.ticket.latest_start

@@ -12,7 +12,8 @@ Plain values and a clock that is handed in, so that it can be tested on a simula
   than a small share of the machine for all such requests, they have small batches for themselves, and those
   go before what waits.
 - A call that would miss its deadline if all that waits went before it jumps the queue, and shares its batch
-  with such calls alone: what a passenger without haste adds to it, the next in haste would miss.
+  with such calls alone: what a passenger without haste adds to it, the next in haste would miss. And with no
+  more of them than there is time for, its own and that of whoever must be done before they must (`slack`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -132,31 +133,31 @@ class Haste:
 
 
 class Queue(Generic[T]):
-    """The calls that wait for one graph. Those that are `gone` are forgotten when they are met."""
+    """The calls that wait for one graph.
 
-    def __init__(self, gone: Callable[[T], bool]) -> None:
+    Those that are `gone` are forgotten when they are met. `latest_start` tells when a call, or what is left
+    of it, must begin for its request to be done by its deadline: that may become later, never earlier.
+    """
+
+    def __init__(self, gone: Callable[[T], bool], latest_start: Callable[[T], float]) -> None:
         self._gone = gone
+        self._latest_start = latest_start
         self._flows: dict[str, dict[Kind, list[tuple[float, int, T]]]] = {}
         self._urgent: list[tuple[float, int, T]] = []
         self._urgent_most = _URGENT_LEAST
         self._number = 0
 
-    def put(self, item: T, *, client: str, kind: Kind, deadline: float, latest_start: float) -> None:
-        """Adds a call: whose and of what kind it is, for their shares, when nobody waits for the request any
-        more, and when the call must begin for the request to be done by then."""
-        self._number += 1
-        flow = self._flows.setdefault(client, {}).setdefault(kind, [])
-        heappush(flow, (deadline, self._number, item))
-        self.urge(item, latest_start)
-
-    def urge(self, item: T, latest_start: float) -> None:
-        """Notes that a call which waits still has until then to begin."""
+    def put(self, item: T, *, client: str, kind: Kind, deadline: float) -> None:
+        """Adds a call: whose and of what kind it is, for their shares, and when nobody waits for the request
+        any more."""
         if len(self._urgent) >= self._urgent_most:  # who has plenty of time is met last, gone or not
             self._urgent = [entry for entry in self._urgent if not self._gone(entry[2])]
             heapify(self._urgent)
             self._urgent_most = max(_URGENT_LEAST, 2 * len(self._urgent))
         self._number += 1
-        heappush(self._urgent, (latest_start, self._number, item))
+        flow = self._flows.setdefault(client, {}).setdefault(kind, [])
+        heappush(flow, (deadline, self._number, item))
+        heappush(self._urgent, (self._latest_start(item), self._number, item))
 
     def sizes(self) -> tuple[int, int]:
         """The least and the greatest size class that may wait."""
@@ -191,9 +192,18 @@ class Queue(Generic[T]):
 
     def latest_start(self, since: float) -> tuple[float, T] | None:
         """The call that must begin first, and when; those that had to begin before `since` are given up."""
-        while self._urgent and (self._urgent[0][0] < since or self._gone(self._urgent[0][2])):
-            heappop(self._urgent)
-        return (self._urgent[0][0], self._urgent[0][2]) if self._urgent else None
+        urgent = self._urgent
+        while urgent:
+            noted, number, item = urgent[0]
+            if self._gone(item):
+                heappop(urgent)
+            elif (latest := self._latest_start(item)) > noted:  # a part of it has been computed meanwhile
+                heapreplace(urgent, (latest, number, item))
+            elif noted < since:
+                heappop(urgent)
+            else:
+                return noted, item
+        return None
 
     def clear(self) -> None:
         """Forgets everything."""

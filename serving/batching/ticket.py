@@ -71,9 +71,14 @@ class Ticket:
         return max(0.0, self.expected_seconds - self.charged_seconds)
 
     @property
+    def duration_left(self) -> float:
+        """Time that the rest of its calls take if it never waits."""
+        return max(0.0, self.expected_duration - self.done_duration)
+
+    @property
     def latest_start(self) -> float:
         """When its next call must begin for it to be done by its deadline."""
-        return self.deadline - self._duration_left()
+        return self.deadline - self.duration_left
 
     def charge(self, seconds: float) -> None:
         """It has had that much compute time."""
@@ -89,10 +94,7 @@ class Ticket:
 
     def hopeless(self, now: float) -> bool:
         """Whether nobody will wait for the result: not even at twice the measured speed is it in time."""
-        return self.deadline <= now + self._duration_left() / 2
-
-    def _duration_left(self) -> float:
-        return max(0.0, self.expected_duration - self.done_duration)
+        return self.deadline <= now + self.duration_left / 2
 
 
 class Backlog:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serving.batching.cost import CostTable
 from serving.batching.lane import Entry, Lane
 from serving.batching.policy import Haste, Queue, Shares, choose, size_class
+from serving.batching.slack import Slack, Urgency
 from serving.batching.ticket import Backlog, Ticket
 from serving.batching.under_way import UnderWay
 from serving.calls import Program
@@ -104,7 +105,8 @@ class Machine:
             self.now = self._coming[0].arrival
             return True
         lane, horizon = chosen
-        parts = lane.take(lane.cost.full(LARGEST), self._shares, self.now, horizon=horizon)
+        urgency = None if horizon is None else Urgency(horizon=horizon, slack=self._slack)
+        parts = lane.take(lane.cost.full(LARGEST), self._shares, self.now, urgency=urgency)
         rows = sum(part.rows for part in parts)
         assert rows <= LARGEST
         if rows:
@@ -120,6 +122,9 @@ class Machine:
             if entry.run.future.done():
                 self._answered(entry, job)
         return True
+
+    def _slack(self, now: float) -> Slack:
+        return Slack(self._backlog.tickets, now, rate=1.0)
 
     def _arrive(self, job: Job) -> None:
         job.ticket = Ticket(
@@ -229,8 +234,26 @@ def test_deadlines_that_can_be_met_are_met(asked: list[Job], first: int) -> None
         assert job.finished <= job.deadline + 1e-9
 
 
-@settings(max_examples=150, deadline=None)
+PASSENGERS_OF_ANOTHER_GRAPH = [  # what joined the last one's calls made the second late
+    Job(graph="decoder", rows=10, calls=12, deadline=1.0),
+    Job(graph="unet", rows=14, calls=11, deadline=0.5),
+    Job(graph="decoder", rows=2, calls=6, deadline=0.18),
+]
+HALF_A_CALL_BEHIND = [  # the second half of a large call was held as pressing as the first
+    Job(graph="unet", rows=15, calls=10, deadline=0.4607),
+    Job(graph="decoder", rows=1, calls=10, deadline=0.1336),
+]
+LATE_BY_A_HAIR = [  # so it was held late in any case, and its batches were filled up
+    Job(graph="unet", rows=2, calls=10, deadline=0.115),
+    Job(graph="unet", rows=20, calls=7, deadline=0.468),
+]
+
+
+@settings(max_examples=300, deadline=None)
 @given(st.lists(jobs, min_size=1, max_size=20))
+@example(PASSENGERS_OF_ANOTHER_GRAPH)
+@example(HALF_A_CALL_BEHIND)
+@example(LATE_BY_A_HAIR)
 def test_whoever_comes_deadlines_are_met_to_a_hundredth_of_a_batch(asked: list[Job]) -> None:
     """They come at any time, some of them with no deadline, and are let in as long as all can be in time.
 
@@ -332,11 +355,22 @@ def test_haste_is_for_all_short_requests_or_for_none() -> None:
     assert given(0.005) == 100, "half of it"
 
 
+def test_a_call_of_which_a_part_is_done_may_begin_later() -> None:
+    latest = {"whole": 1.0, "half": 0.5}
+    queue: Queue[str] = Queue(lambda call: False, latest.__getitem__)
+    for call in latest:
+        queue.put(call, client="", kind=(0, "graph"), deadline=2.0)
+    assert queue.latest_start(since=0.0) == (0.5, "half")
+    latest["half"] = 1.5
+    assert queue.latest_start(since=0.0) == (1.0, "whole")
+    assert queue.latest_start(since=1.2) == (1.5, "half"), "it was not too late, only thought so"
+
+
 def test_calls_with_plenty_of_time_do_not_pile_up_when_they_have_gone() -> None:
     gone: set[int] = set()
-    queue: Queue[int] = Queue(gone.__contains__)
-    queue.put(-1, client="", kind=(0, "graph"), deadline=0.0, latest_start=0.0)
+    queue: Queue[int] = Queue(gone.__contains__, lambda call: 0.0 if call < 0 else math.inf)
+    queue.put(-1, client="", kind=(0, "graph"), deadline=0.0)
     for call in range(10_000):
-        queue.put(call, client="", kind=(0, "graph"), deadline=math.inf, latest_start=math.inf)
+        queue.put(call, client="", kind=(0, "graph"), deadline=math.inf)
         gone.add(call)
     assert len(queue._urgent) < 1000
