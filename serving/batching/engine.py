@@ -10,7 +10,7 @@ from time import monotonic
 
 from serving.backends import Backend
 from serving.batching.company import Company
-from serving.batching.cost import CostTable
+from serving.batching.cost import BESIDES_A_PASS, BESIDES_THE_CALL, CostTable
 from serving.batching.dispatch import Dispatcher
 from serving.batching.lane import Batch, Entry, Lane
 from serving.batching.statistics import Statistics
@@ -196,14 +196,15 @@ class Engine:
                 max_rows=max(1, min(manifest.max_batch_size, self._max_batch_bytes // row_bytes)),
                 min_rows=manifest.versions[version].min_rows,
                 cost=self._table(key),
-                stepwise=manifest.sampling is not None,
+                stepwise=_stepwise(manifest),
             )
         return lane
 
     def _table(self, key: LaneKey) -> CostTable:
         if key not in self._costs and len(self._costs) >= _TABLES:
             del self._costs[next(iter(self._costs))]
-        return self._costs.setdefault(key, CostTable())
+        stepwise = _stepwise(self._manifests[key[:2]])
+        return self._costs.setdefault(key, CostTable(BESIDES_THE_CALL if stepwise else BESIDES_A_PASS))
 
     def _dispatch_soon(self) -> None:
         """Dispatches when all that were woken together have put in their next call: so they stay together."""
@@ -320,6 +321,11 @@ class Engine:
         metrics.steps.inc(len(begun))
         for entry in begun:
             metrics.queue_seconds.observe(entry.waited, exemplar(entry.step))
+
+
+def _stepwise(manifest: Manifest) -> bool:
+    """Whether a request calls the graph again and again."""
+    return manifest.sampling is not None
 
 
 def _failure(error: Exception, lane: Lane) -> ServingError:

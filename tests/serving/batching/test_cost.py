@@ -2,11 +2,13 @@ import random
 
 import pytest
 
-from serving.batching.cost import CostTable
+from serving.batching.cost import BESIDES_THE_CALL, CostTable
 
 
-def measured(seconds_by_rows: dict[int, float], times: int = 3) -> CostTable:
-    cost = CostTable()
+def measured(
+    seconds_by_rows: dict[int, float], times: int = 3, besides: float = BESIDES_THE_CALL
+) -> CostTable:
+    cost = CostTable(besides)
     for rows, seconds in seconds_by_rows.items():
         for _ in range(times):
             cost.observe(rows, seconds)
@@ -25,6 +27,13 @@ def test_the_smallest_batch_near_the_best_throughput_is_taken() -> None:
     assert cost.enough(64) == 2, "good enough where there are few rows"
     assert cost.best(3) == 3
     assert cost.settled
+
+
+def test_the_more_a_batch_takes_besides_its_call_the_larger_it_is_and_so_are_those_of_its_heir() -> None:
+    seconds = {rows: 1e-3 * rows for rows in (1, 2, 4, 8, 16, 32, 64)}
+    little, much = measured(seconds, times=25, besides=0.3e-3), measured(seconds, times=25, besides=1e-3)
+    assert little.full(64) == little.heir().full(64) == 8
+    assert much.full(64) == much.heir().full(64) == 16
 
 
 def test_while_larger_batches_gain_twice_as_many_rows_are_tried() -> None:

@@ -211,6 +211,18 @@ async def test_a_batch_has_no_more_rows_than_are_worth_it(bench: Bench) -> None:
     assert bench.backend.batches == [2, 2, 2, 1]
 
 
+async def test_batches_of_models_that_are_called_once_are_the_larger_ones(bench: Bench) -> None:
+    best = {}
+    for graph in (GAN, "tiny_gaussian"):
+        cost = bench.engine.cost(graph, 1)
+        assert cost is not None
+        for rows in (1, 2, 4, 8, 16, 32):
+            for _ in range(25):
+                cost.observe(rows, 1e-3 * rows)
+        best[graph] = cost.full(64)
+    assert best == {GAN: 16, "tiny_gaussian": 8}
+
+
 async def test_rows_computed_for_one_that_has_gone_are_counted(bench: Bench) -> None:
     leaving, staying = bench.ask(gan(3)), bench.ask(gan(2))
     await settle()
