@@ -30,6 +30,8 @@ _OPTIONS: dict[int, tuple[str, dict[str, int]]] = {
     pb.IMAGE_FORMAT_WEBP: ("WEBP", {"quality": 92}),
 }
 
+_NAMES = {value: name for name, value in pb.ImageFormat.items()}
+
 
 def decode(image: pb.Image, *, field: str, channels: int, max_pixels: int) -> Pixels:
     """The pixels of a PNG, JPEG, WebP or raw image, with as many channels as the model takes.
@@ -57,7 +59,7 @@ def encode(pixels: Pixels, image_format: int) -> pb.Image:
         file = io.BytesIO()
         Image.fromarray(_plain(pixels)).save(file, name, **options)
         data = file.getvalue()
-    shown = pb.ImageFormat.Name(image_format or pb.IMAGE_FORMAT_PNG)
+    shown = _NAMES[image_format or pb.IMAGE_FORMAT_PNG]
     return pb.Image(data=data, format=shown, width=width, height=height, channels=channels)
 
 
@@ -83,7 +85,8 @@ def to_pixels(tensor: Array, value_range: tuple[float, float]) -> Pixels:
     levels, what lies outside of the range clipped to it."""
     low, high = value_range
     scaled = (tensor - low) * (255 / (high - low))
-    np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled)
+    np.rint(scaled, out=scaled)
+    np.minimum(np.maximum(scaled, 0, out=scaled), 255, out=scaled)  # np.clip takes longer for small ones
     return np.ascontiguousarray(scaled.astype(np.uint8).swapaxes(-3, -2).swapaxes(-2, -1))
 
 

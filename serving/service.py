@@ -318,11 +318,11 @@ class Service:
         The version stays loaded until the request has ended, whatever happens in the repository.
         """
         images = _images_asked(request)
-        async with self._requests.track(method, request.model, context, images=images) as deadline:
+        async with self._requests.track(method, request.model, context, images=images) as tracked:
             key = _retry_key(request, context)
             with self._repository.lease(request.model, request.version, task, key) as (model, version):
-                self._requests.resolved(task, version)
-                yield model, version, deadline
+                tracked.resolved(task, version)
+                yield model, version, tracked.deadline
 
     def _describe(self, model: PublicModel) -> pb.Model:
         repository = self._repository

@@ -93,9 +93,7 @@ class Engine:
     def cost(self, graph: str, version: int) -> CostTable | None:
         """What calls of a graph cost; None where that depends on the size of the picture."""
         manifest = self._manifests[graph, version]
-        if any(axis < 0 for spec in manifest.inputs for axis in spec.shape):
-            return None
-        return self._table((graph, version, tuple(spec.shape for spec in manifest.inputs)))
+        return None if manifest.dynamic else self._table((graph, version, manifest.row_shapes))
 
     def expect(self, ticket: Ticket) -> None:
         """Notes what a request is going to cost, as far as that has been measured."""
@@ -192,7 +190,7 @@ class Engine:
             lane = self._lanes[key] = Lane(
                 graph=call.graph,
                 version=version,
-                dynamic=any(-1 in spec.shape for spec in manifest.inputs),
+                dynamic=manifest.dynamic,
                 max_rows=max(1, min(manifest.max_batch_size, self._max_batch_bytes // row_bytes)),
                 min_rows=manifest.versions[version].min_rows,
                 cost=self._table(key),
@@ -201,10 +199,13 @@ class Engine:
         return lane
 
     def _table(self, key: LaneKey) -> CostTable:
-        if key not in self._costs and len(self._costs) >= _TABLES:
-            del self._costs[next(iter(self._costs))]
-        stepwise = _stepwise(self._manifests[key[:2]])
-        return self._costs.setdefault(key, CostTable(BESIDES_THE_CALL if stepwise else BESIDES_A_PASS))
+        table = self._costs.get(key)
+        if table is None:
+            if len(self._costs) >= _TABLES:
+                del self._costs[next(iter(self._costs))]
+            stepwise = _stepwise(self._manifests[key[:2]])
+            table = self._costs[key] = CostTable(BESIDES_THE_CALL if stepwise else BESIDES_A_PASS)
+        return table
 
     def _dispatch_soon(self) -> None:
         """Dispatches when all that were woken together have put in their next call: so they stay together."""

@@ -99,10 +99,27 @@ class Manifest:
             for spec in (*self.inputs, *self.outputs)
         )
 
+    @cached_property
+    def row_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of a row of each input; axes that are the client's to choose are negative."""
+        return tuple(spec.shape for spec in self.inputs)
+
+    @cached_property
+    def dynamic(self) -> bool:
+        """Whether the size of the picture is the client's to choose."""
+        return any(axis < 0 for shape in self.row_shapes for axis in shape)
+
     def input(self, name: str) -> TensorSpec | None:
         """The input of that name, if the graph has it."""
-        return next((spec for spec in self.inputs if spec.name == name), None)
+        return self._by_name(self.inputs, name)
 
     def output(self, name: str) -> TensorSpec | None:
         """The output of that name, if the graph has it."""
-        return next((spec for spec in self.outputs if spec.name == name), None)
+        return self._by_name(self.outputs, name)
+
+    @staticmethod
+    def _by_name(specs: tuple[TensorSpec, ...], name: str) -> TensorSpec | None:
+        for spec in specs:  # few, and asked for by every request
+            if spec.name == name:
+                return spec
+        return None

@@ -113,15 +113,15 @@ class OpenInference:
             context = replace(context, priority="batch")
         known = self._graphs.manifest(request.graph)
         model, rows = (known.model, min(request.rows, known.max_batch_size)) if known else ("", 0)
-        async with self._requests.track("ModelInfer", model, context, images=max(0, rows)) as deadline:
+        async with self._requests.track("ModelInfer", model, context, images=max(0, rows)) as tracked:
             key = request.request_id or context.request_id
             with self._graphs.lease(request.graph, request.version, key) as (manifest, version):
-                self._requests.resolved("infer", version)
+                tracked.resolved("infer", version)
                 check_outputs(request, manifest)
                 for place in request.places:
                     self.shared_memory.check(place)
                 with self._runner.hold(sum(place.byte_size for place in request.places)):
-                    outputs = await self._compute(request, context, manifest, version, deadline)
+                    outputs = await self._compute(request, context, manifest, version, tracked.deadline)
                 return InferAnswer(
                     graph=manifest.graph, version=version, request_id=request.request_id, outputs=outputs
                 )

@@ -58,14 +58,21 @@ def new_request_id() -> str:
     return f"{_GATEWAY}{next(_numbers):08x}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Resolved:
-    """What is known of a request once its model has been looked up."""
+@dataclass(kw_only=True, slots=True)
+class Tracked:
+    """What is known of a request that is under way."""
 
+    deadline: float
+    """When it ends at the latest, in seconds of `time.monotonic`."""
     task: str = ""
-    """What it asks of the model."""
+    """What it asks of its model, once that has been looked up."""
     version: str = ""
     """Of which version."""
+
+    def resolved(self, task: str, version: int) -> None:
+        """Its model has been looked up."""
+        self.task, self.version = task, str(version)
+        describe_request(task=task, version=self.version)
 
 
 class Requests:
@@ -76,14 +83,14 @@ class Requests:
         self._models = models
         self._default_deadline = default_deadline
         self._metrics = metrics
-        self._tasks: dict[asyncio.Task[Any], _Resolved] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._cut_off: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def track(
         self, method: str, model: str, context: RequestContext, *, images: int = 0
-    ) -> AsyncIterator[float]:
-        """One request for so many images, in the task that it runs in; yields its deadline.
+    ) -> AsyncIterator[Tracked]:
+        """One request for so many images, in the task that it runs in.
 
         At the deadline the body is cancelled, and so are its rows. Whatever it raises leaves as a
         `ServingError`; what is not one is logged in full and told to nobody.
@@ -93,7 +100,9 @@ class Requests:
         model = model if model in self._models else UNKNOWN
         task = asyncio.current_task()
         assert task is not None, "requests run in tasks"
-        self._tasks[task] = _Resolved()
+        self._tasks.add(task)
+        deadline = context.deadline if context.deadline is not None else began + self._default_deadline
+        tracked = Tracked(deadline=deadline)
         request_id.set(context.request_id)
         describe_request(request_id=context.request_id, method=method, model=model)
         self._metrics.in_flight(method).inc()
@@ -104,10 +113,9 @@ class Requests:
                 asked, known = context.priority, one_of(PRIORITIES, context.priority)
                 raise invalid("x-atelier-priority", f"x-atelier-priority {asked!r} is not one of {known}")
             context.caller.require(USE)
-            deadline = context.deadline if context.deadline is not None else began + self._default_deadline
             with context.caller.work(images):
                 async with asyncio.timeout_at(deadline):
-                    yield deadline
+                    yield tracked
         except ServingError as error:
             code = error.code
             self._metrics.turned_away(error)
@@ -129,14 +137,14 @@ class Requests:
             log.exception("%s of %s failed (request %s)", method, model, context.request_id or "without id")
             raise ServingError(code, "internal error; the log of the gateway says why") from error
         finally:
-            resolved = self._tasks.pop(task)
+            self._tasks.discard(task)
             seconds = monotonic() - began
             self._metrics.in_flight(method).dec()
             self._metrics.answered(
                 method=method,
-                task=resolved.task,
+                task=tracked.task,
                 model=model,
-                version=resolved.version,
+                version=tracked.version,
                 code=code,
                 seconds=seconds,
                 exemplar=exemplar(current()),
@@ -156,17 +164,10 @@ class Requests:
         """Counts a caller whom a transport turned away, for a reason of `metrics.TURNED_AWAY`."""
         self._metrics.callers_turned_away.labels(reason).inc()
 
-    def resolved(self, task: str, version: int) -> None:
-        """Says of the current request what it asks of its model, and of which version."""
-        running = asyncio.current_task()
-        if running is not None and running in self._tasks:
-            self._tasks[running] = _Resolved(task=task, version=str(version))
-            describe_request(task=task, version=str(version))
-
     async def close(self, grace: float) -> None:
         """Takes no more, gives those under way `grace` seconds, and cancels what is left then."""
         self.closing = True
-        tasks = self._tasks.keys() - {asyncio.current_task()}
+        tasks = self._tasks - {asyncio.current_task()}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace)
             self._cut_off |= late

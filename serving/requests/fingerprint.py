@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
@@ -27,9 +26,14 @@ def fingerprint(generation: Generation) -> Hashable:
 def _frozen(value: Any) -> Hashable:
     if isinstance(value, np.ndarray):
         return (value.dtype.str, value.shape, value.tobytes())
-    with suppress(TypeError):  # values all through are what they are, and need not be taken apart
+    try:
         hash(value)
-        return cast(Hashable, value)
+    except TypeError:
+        return _taken_apart(value)
+    return cast(Hashable, value)  # values all through are what they are
+
+
+def _taken_apart(value: Any) -> Hashable:
     if is_dataclass(value):
         return tuple(_frozen(getattr(value, field.name)) for field in fields(value))
     if isinstance(value, Mapping):

@@ -109,7 +109,7 @@ def plan(request: pb.GenerateImagesRequest, model: PublicModel, version: int, ma
         if asked is None:
             class_id = classes(seed, count, len(graph.class_labels))
         else:
-            class_id = np.full(count, asked, np.int64)
+            class_id = np.array([asked] * count, np.int64)
     return Generation(
         model=model,
         version=version,

@@ -86,9 +86,9 @@ def _encode(
 ) -> list[pb.Image]:
     encoded: list[pb.Image] = []
     for stack in _stacks(images):
-        finite = np.isfinite(stack).all(axis=(1, 2, 3))
+        finite = np.isfinite(stack)
         if not finite.all():
-            place = len(encoded) + int(finite.argmin())
+            place = len(encoded) + int(finite.all(axis=(1, 2, 3)).argmin())
             raise ServingError(
                 Code.INTERNAL,
                 f"image {place} came out with values that are not finite: try less guidance or more steps",
