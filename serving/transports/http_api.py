@@ -67,11 +67,11 @@ def create_app(
         return FileResponse(_WEB / name, headers=_PAGE_HEADERS)
 
     routes = [
+        Route("/v1/models/{call}", api.call, methods=["POST"]),  # the first that is looked at
         Route("/v1/models", api.list_models),
         Route("/v1/models/{model}", api.get_model),
         Route("/v1/models/{model}/card", api.card),
         Route("/v1/models/{model}/samples.png", api.samples),
-        Route("/v1/models/{call}", api.call, methods=["POST"]),
         Route("/openapi.json", openapi_json),
         Route("/docs", partial(page, name="docs.html")),
         Route("/", partial(page, name="index.html")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from google.protobuf import json_format
@@ -133,6 +134,7 @@ def _query_value(descriptor: Any, name: str, value: str) -> Any:
     return value
 
 
+@cache
 def _fields(descriptor: Any) -> dict[str, FieldDescriptor]:
     """Fields by the names that JSON may use: those of the proto and their lowerCamelCase."""
     return {name: field for field in descriptor.fields for name in (field.json_name, field.name)}

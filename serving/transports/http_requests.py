@@ -55,7 +55,8 @@ async def read_body(request: Request, settings: Settings, *, compressed: bool = 
     """
     limit = settings.max_message_bytes
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    expected = int(declared) if declared.isdigit() else limit
+    if expected > limit:
         raise TooLargeError(limit)
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity" and not compressed:
@@ -69,7 +70,8 @@ async def read_body(request: Request, settings: Settings, *, compressed: bool = 
                 if size > limit:
                     raise TooLargeError(limit)
                 chunks.append(chunk)
-                patience.reschedule(began + settings.receive_timeout + size / _LEAST_RATE)
+                if size < expected:
+                    patience.reschedule(began + settings.receive_timeout + size / _LEAST_RATE)
     except TimeoutError as error:
         raise TooSlowError(asyncio.get_running_loop().time() - began) from error
     return b"".join(chunks)
@@ -77,19 +79,21 @@ async def read_body(request: Request, settings: Settings, *, compressed: bool = 
 
 async def unless_gone(request: Request, answer: Coroutine[Any, Any, Result]) -> Result:
     """The answer, unless its client goes away first: then it is cancelled, and `ClientGoneError` raised."""
-    work = asyncio.create_task(answer)
-    gone = asyncio.create_task(_disconnected(request))
     try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        raise ClientGoneError
-    finally:
-        for task in (work, gone):
-            task.cancel()
-        await asyncio.gather(work, gone, return_exceptions=True)
+        async with asyncio.timeout(None) as presence:
+            watch = asyncio.create_task(_watch(request, presence))
+            try:
+                return await answer
+            finally:
+                watch.cancel()
+    except TimeoutError:
+        if presence.expired():
+            raise ClientGoneError from None
+        raise
 
 
-async def _disconnected(request: Request) -> None:
+async def _watch(request: Request, presence: asyncio.Timeout) -> None:
+    """Ends a block when the client has gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    presence.reschedule(asyncio.get_running_loop().time())
