@@ -10,18 +10,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.summary import middle
+from benchmarks.summary import NAMES, middle
 from benchmarks.targets import Results
 
 _OURS, _OTHERS, _LIMIT, _INK = "#2f6f8f", "#b9c4c9", "#d08c3c", "#222222"
-_NAMES = {
-    "raw": "raw onnxruntime",
-    "atelier": "Atelier",
-    "mlserver": "MLServer",
-    "triton": "Triton",
-    "litserve": "LitServe",
-    "bentoml": "BentoML",
-}
 
 
 def draw(results: Results, folder: Path) -> list[Path]:
@@ -78,9 +70,9 @@ def _singles(figures: Any) -> Figure:
 def _bars(title: str, values: dict[str, list[float]], unit: str) -> Figure:
     figure, axes = _axes(height=1.2 + 0.55 * len(values))
     names = sorted(values, key=lambda name: middle(values[name]))
-    colors = [{"atelier": _OURS, "raw": _LIMIT}.get(name, _OTHERS) for name in names]
+    colors = [_OURS if name.startswith("atelier") else _LIMIT if name == "raw" else _OTHERS for name in names]
     heights = [middle(values[name]) for name in names]
-    axes.barh([_NAMES.get(name, name) for name in names], heights, color=colors, height=0.62)
+    axes.barh([NAMES.get(name, name) for name in names], heights, color=colors, height=0.62)
     most = max(max(each) for each in values.values())
     for place, name in enumerate(names):
         axes.plot(values[name], [place] * len(values[name]), "|", color=_INK, markersize=9, alpha=0.6)

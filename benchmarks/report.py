@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.summary import middle
+from benchmarks.summary import NAMES, middle
 from benchmarks.targets import Results, targets
 
 Rows = list[list[str]]
@@ -251,8 +251,7 @@ def _middle(runs: list[dict[str, Any]], key: str, style: str) -> str:
 
 
 def _shown(name: str) -> str:
-    names = {"raw": "raw onnxruntime", "atelier": "Atelier", "mlserver": "MLServer", "triton": "Triton"}
-    return names.get(name) or {"litserve": "LitServe", "bentoml": "BentoML"}.get(name, name)
+    return NAMES.get(name, name)
 
 
 def _number(value: float, unit: str) -> str:

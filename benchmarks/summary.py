@@ -10,6 +10,17 @@ import numpy as np
 
 Result = TypeVar("Result")
 
+NAMES = {
+    "raw": "raw onnxruntime",
+    "atelier": "Atelier",
+    "atelier over HTTP": "Atelier over HTTP",
+    "mlserver": "MLServer",
+    "triton": "Triton",
+    "litserve": "LitServe",
+    "bentoml": "BentoML",
+}
+"""Whose figures they are, as people read it."""
+
 
 def percentile(values: Sequence[float], percent: float) -> float:
     """The percentile, interpolated linearly; NaN of nothing."""

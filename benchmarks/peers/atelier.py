@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ import grpc.aio
 from google.protobuf.json_format import MessageToDict
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.http_client import HttpClient
 from benchmarks.mixes import Ask
 from benchmarks.peers.environments import SOURCE_TREE
 from benchmarks.processes import running
@@ -67,6 +69,24 @@ class Atelier:
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         }
+
+
+class AtelierOverHttp:
+    """The same gateway asked over HTTP, in JSON."""
+
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
+
+    async def send(self, ask: Ask) -> str:
+        """Asks for raw pixels."""
+        try:
+            async with asyncio.timeout(ask.timeout):
+                status, _ = await self._client.post(f"/v1/models/{ask.model}:generate", json_body(ask))
+        except TimeoutError:
+            return "late"
+        except (OSError, EOFError):
+            return "failed"
+        return {200: "ok", 429: "refused", 504: "late"}.get(status, "failed")
 
 
 def message(ask: Ask) -> pb.GenerateImagesRequest:

@@ -10,10 +10,11 @@ from typing import Any
 
 from benchmarks.contenders import open_peers
 from benchmarks.figures import figures
+from benchmarks.http_client import HttpClient
 from benchmarks.load import closed_loop
 from benchmarks.mixes import Ask, Mix, alike
 from benchmarks.peers import Server
-from benchmarks.peers.atelier import serve
+from benchmarks.peers.atelier import AtelierOverHttp, serve
 from benchmarks.plan import Plan
 from benchmarks.raw import RawLoop
 from benchmarks.scenarios import Tell
@@ -58,11 +59,15 @@ async def one_pass(plan: Plan, tell: Tell) -> dict[str, Any]:
             )
             return figures(load)
 
+        over_http = await stack.enter_async_context(HttpClient(atelier.http_port))
         everyone: dict[str, Server] = {"atelier": atelier, **servers}
         contenders: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {"raw": of_raw}
         for name, server in everyone.items():
             contenders[f"{name} single"] = partial(of, server, single, _SINGLE_CLIENTS)
             contenders[f"{name} many"] = partial(of, server, many, _MANY_CLIENTS)
+        contenders["atelier over HTTP single"] = partial(
+            of, AtelierOverHttp(over_http), single, _SINGLE_CLIENTS
+        )
         runs = await take_turns(plan.runs, contenders, lambda words: tell(f"{model}, {words}"))
     return {
         "model": model,

@@ -49,6 +49,16 @@ def test_the_more_a_graph_computes_the_nearer_the_gateway_is_held_to_triton(scen
     assert (of_triton.value, of_triton.bound) == (pytest.approx(0.7), bound)
 
 
+def test_peers_are_compared_over_their_own_protocol():
+    rates = {"raw": 100, "atelier many": 90, "atelier single": 15, "atelier over HTTP single": 20}
+    rates |= {"mlserver single": 10, "litserve single": 10}
+    runs = {name: [{"images": float(rate), "rows": float(rate)}] for name, rate in rates.items()}
+    _, of_mlserver, of_litserve = targets({"one_pass": {"model": "any", "runs": runs}})
+    assert (of_mlserver.value, of_mlserver.met) == (pytest.approx(1.5), False)
+    assert (of_litserve.value, of_litserve.met) == (pytest.approx(2.0), True)
+    assert "HTTP" in of_litserve.what
+
+
 def test_what_counting_adds_is_a_part_of_counting_many_times_over():
     runs = {
         "nothing": [{"cpu_seconds_a_row": 1.0}, {"cpu_seconds_a_row": 2.0}],
