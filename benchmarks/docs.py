@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ same cores, with the client on the same machine. It needs the source tree: `make
     atelier bench --docs        # everything; writes this page
 
 The raw figures are in [benchmarks.json](benchmarks.json). Every figure is the median of {runs} runs in
-which everyone took turns; ratios are taken within a round, and then their median. Machine: {machine}.
+which everyone took turns; ratios are taken within a round, and then their median. Machines are shared, and
+by the hour more or less of one is there: figures of two parts of this page do not compare.
 
 - **raw onnxruntime** calls the graph in a loop, at the best of every batch size with one session of all
   threads, a session of one thread for each core, or both: the limit.
@@ -32,7 +33,8 @@ which everyone took turns; ratios are taken within a round, and then their media
   four images, in one shuffled order for all. A request counts in a window with the share of its time
   that lies in it.
 - Answers are raw pixels everywhere. MLServer and Triton are asked over gRPC, LitServe and BentoML over
-  HTTP, on connections that are opened one by one, so that every worker gets some. In the test of one pass
+  HTTP, on connections that are opened one by one, so that every worker gets some. Atelier is asked over
+  gRPC, and for single images of one pass over HTTP as well, which those two are held against. In that test
   Triton is given the latents and answers with tensors, so it has less to do than the others.
 - **wide_gan** is an untrained generator of 64 channels that the benchmark makes for itself: 2 to 3 ms an
   image, so that what a server adds weighs little.
@@ -45,15 +47,14 @@ def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
 
     figures = {name: each["figures"] for name, each in results.items()}
     plots = draw(figures, folder / "benchmarks")
-    any_one = next(iter(results.values()))
-    parts = [_HEAD.format(runs=max(each["runs"] for each in results.values()), machine=any_one["machine"])]
+    parts = [_HEAD.format(runs=_span(each["runs"] for each in results.values()))]
     parts.append("## Targets\n\n" + markdown_table(*target_rows(figures)))
     for name, each in results.items():
         shown = tables({name: each["figures"]})
         if not shown:
             continue
         parts.append(f"## {name.replace('_', ' ').capitalize()}\n\n    {each['command']}")
-        parts.append(f"Measured on {each['measured'][:10]}.")
+        parts.append(f"Measured on {each['measured'][:10]}: {each['machine']}.")
         parts += [f"**{title}**\n\n{markdown_table(*table)}" for title, table in shown.items()]
         parts += [
             f"![{plot.stem}](benchmarks/{plot.name})" for plot in plots if _of(name, plot, each["figures"])
@@ -63,6 +64,12 @@ def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
     page.write_text("\n\n".join(part.strip("\n") for part in parts) + "\n", "utf-8")
     raw.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     return [page, raw, *plots]
+
+
+def _span(numbers: Iterable[int]) -> str:
+    """The least and the greatest of them."""
+    ordered = sorted(numbers)
+    return str(ordered[0]) if ordered[0] == ordered[-1] else f"{ordered[0]} to {ordered[-1]}"
 
 
 def _of(scenario: str, plot: Path, figures: Any) -> bool:
