@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -21,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.http_client import HttpClient
 from benchmarks.mixes import Ask
 from benchmarks.peers.environments import SOURCE_TREE
+from benchmarks.peers.pixels_over_http import outcome
 from benchmarks.processes import running
 from serving.client.gateway import free_ports
 from serving.pb import image_generation_pb2 as pb
@@ -79,14 +79,8 @@ class AtelierOverHttp:
 
     async def send(self, ask: Ask) -> str:
         """Asks for raw pixels."""
-        try:
-            async with asyncio.timeout(ask.timeout):
-                status, _ = await self._client.post(f"/v1/models/{ask.model}:generate", json_body(ask))
-        except TimeoutError:
-            return "late"
-        except (OSError, EOFError):
-            return "failed"
-        return {200: "ok", 429: "refused", 504: "late"}.get(status, "failed")
+        path = f"/v1/models/{ask.model}:generate"
+        return await outcome(self._client, path, json_body(ask), ask.timeout)
 
 
 def message(ask: Ask) -> pb.GenerateImagesRequest:

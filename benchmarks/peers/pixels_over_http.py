@@ -14,6 +14,18 @@ Wrap = Callable[[dict[str, Any]], dict[str, Any]]
 """The fields of a request to the JSON object that a server wants."""
 
 
+async def outcome(client: HttpClient, path: str, body: bytes, within: float) -> str:
+    """What becomes of a request in so many seconds: "ok", "refused", "late" or "failed"."""
+    try:
+        async with asyncio.timeout(within):
+            status, _ = await client.post(path, body)
+    except TimeoutError:
+        return "late"
+    except (OSError, EOFError):
+        return "failed"
+    return {200: "ok", 429: "refused", 503: "refused", 504: "late"}.get(status, "failed")
+
+
 class PixelsOverHttp:
     """One path of a server."""
 
@@ -27,14 +39,7 @@ class PixelsOverHttp:
 
     async def send(self, ask: Ask) -> str:
         """Sends a request and waits for its pixels."""
-        try:
-            async with asyncio.timeout(ask.timeout):
-                status, _ = await self._client.post(self._path, self._body(ask))
-        except TimeoutError:
-            return "late"
-        except (OSError, EOFError):
-            return "failed"
-        return {200: "ok", 429: "refused", 503: "refused"}.get(status, "failed")
+        return await outcome(self._client, self._path, self._body(ask), ask.timeout)
 
     async def answer(self, ask: Ask) -> bytes:
         """The body of the answer as it is."""
