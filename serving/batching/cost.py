@@ -19,9 +19,9 @@ BESIDES_A_PASS = 0.001
 """The same for graphs that a request calls once.
 
 Their batches are the whole of what happens to a request, and the more of them there are the more often the
-cores turn from one thing to another: in requests of 16 small pictures a batch of 16 rows takes 1 to 2 ms of a
-core more than its part of one of 32 or 64, though the call itself gains nothing. Of the steps of a diffusion
-less is counted, as everybody in a larger batch waits longer at each of them.
+cores turn from one thing to another: in requests of 16 small pictures a batch of 16 rows takes 1.4 to 2.4 ms
+of a core more than its part of one of 32 or 64, though the call itself gains nothing. Of the steps of a
+diffusion less is counted, as everybody in a larger batch waits longer at each of them.
 """
 
 _NEAR_BEST, _GOOD_ENOUGH = 0.97, 0.93

@@ -243,9 +243,9 @@ class Lane:
                 room = self._joined(alone, room, entry.ticket.latest_start - now)
             else:
                 slack = slack or urgency.slack(now + self.cost.seconds(alone))
-                spare = slack.before(entry.ticket.deadline)
-                if spare >= 0:
-                    room = min(room, self._joined(alone, room, max(0.0, spare - self.longest())))
+                if slack.enough:  # else they are in time together or not at all
+                    spare = slack.before(entry.ticket.deadline) - self.longest()
+                    room = min(room, self._joined(alone, room, max(0.0, spare)))
                 if rows >= room:
                     break
             parts.append(self._take(entry, room - rows, shares, now))

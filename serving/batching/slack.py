@@ -15,9 +15,7 @@ from serving.batching.ticket import Ticket
 class Slack:
     """How long requests can wait if they are computed one after the other, the earliest deadline first.
 
-    All of them are in time if none of them alone needs more of the time until its deadline than those before
-    it leave (the demand bound of earliest deadline first; Liu and Layland 1973). Requests that share batches
-    take less.
+    If any order has all of them in time, this one has (Jackson 1955). Requests that share batches take less.
     """
 
     def __init__(self, tickets: Iterable[Ticket], now: float, rate: float) -> None:
@@ -29,6 +27,11 @@ class Slack:
             ticket.deadline - now - seconds / rate for ticket, seconds in zip(ordered, needed, strict=True)
         )
         self._spare = list(accumulate(spare, min))
+
+    @property
+    def enough(self) -> bool:
+        """Whether everybody can be in time."""
+        return not self._spare or self._spare[-1] >= 0
 
     def before(self, deadline: float) -> float:
         """Seconds that those can wait that must be done before a deadline; negative where they are late."""

@@ -269,6 +269,15 @@ def test_whoever_comes_deadlines_are_met_to_a_hundredth_of_a_batch(asked: list[J
             assert job.finished <= job.deadline + MEASURED_WITHIN * LONGEST
 
 
+def test_deadlines_that_can_be_met_only_in_shared_batches_are_met() -> None:
+    """One after the other they would take 0.48 s."""
+    asked = [Job(calls=10, deadline=0.21 + 0.001 * i) for i in range(8)]
+    simulate(asked)
+    for job in asked:
+        assert job.finished is not None
+        assert job.finished <= job.deadline
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 40), st.integers(1, 8))
 def test_nobody_is_starved_by_a_flood_of_short_requests(rows: int, calls: int, rivals: int) -> None:

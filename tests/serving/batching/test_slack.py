@@ -21,6 +21,7 @@ def test_whoever_must_be_done_later_is_no_hindrance() -> None:
     slack = Slack([ticket(12.0, seconds=1.0), ticket(13.0, seconds=9.0)], now=10.0, rate=1.0)
     assert slack.before(13.0) == pytest.approx(1.0)
     assert slack.before(14.0) == pytest.approx(-7.0)
+    assert not slack.enough
 
 
 def test_what_is_left_counts_at_the_rate_of_the_machine_and_by_itself() -> None:
@@ -33,4 +34,6 @@ def test_what_is_left_counts_at_the_rate_of_the_machine_and_by_itself() -> None:
 
 
 def test_where_nothing_is_under_way_there_is_all_the_time() -> None:
-    assert Slack([], now=10.0, rate=1.0).before(math.inf) == math.inf
+    slack = Slack([], now=10.0, rate=1.0)
+    assert slack.before(math.inf) == math.inf
+    assert slack.enough
