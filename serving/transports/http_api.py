@@ -15,10 +15,11 @@ from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.access.door import Door
 from serving.errors import Code, ServingError, not_found, one_of
@@ -27,8 +28,8 @@ from serving.service import RequestContext, Service
 from serving.settings import Settings
 from serving.transports import http_open_inference as open_inference
 from serving.transports import openapi
-from serving.transports.http_door import HttpDoor
-from serving.transports.http_errors import EXCEPTION_HANDLERS
+from serving.transports.http_door import HttpDoor, headers_of
+from serving.transports.http_errors import EXCEPTION_HANDLERS, answer_error
 from serving.transports.http_messages import PICTURES, picture_type, read_request, to_json
 from serving.transports.http_requests import ClientGoneError, read_body, request_context, unless_gone
 from serving.transports.methods import BY_VERB, Method
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 NotReady = Callable[[], str | None]
 
+_MODELS = "/v1/models/"
 _WEB = Path(__file__).parents[1] / "web"
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'",
@@ -67,7 +69,6 @@ def create_app(
         return FileResponse(_WEB / name, headers=_PAGE_HEADERS)
 
     routes = [
-        Route("/v1/models/{call}", api.call, methods=["POST"]),  # the first that is looked at
         Route("/v1/models", api.list_models),
         Route("/v1/models/{model}", api.get_model),
         Route("/v1/models/{model}/card", api.card),
@@ -80,7 +81,11 @@ def create_app(
         *open_inference.routes(service.open_inference, settings, not_ready),
     ]
     traced = [] if service.tracer is None else [Middleware(TracedHttp, tracer=service.tracer)]
-    middleware = [*traced, Middleware(HttpDoor, door=door or Door(settings), turned_away=service.turned_away)]
+    middleware = [
+        *traced,
+        Middleware(HttpDoor, door=door or Door(settings), turned_away=service.turned_away),
+        Middleware(_Calls, api=api),
+    ]
     return Starlette(routes=routes, middleware=middleware, exception_handlers=EXCEPTION_HANDLERS)
 
 
@@ -108,6 +113,30 @@ def _status_routes(registry: CollectorRegistry, not_ready: NotReady) -> list[Rou
         return Response(page, headers={"Content-Type": content_type})
 
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+class _Calls:
+    """ASGI middleware that answers POST /v1/models/{model}:{verb}, past the routes and what is around them.
+
+    Nearly all requests are that, and the event loop has enough to do with them.
+    """
+
+    def __init__(self, app: ASGIApp, api: _Api) -> None:
+        self._app = app
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles a request."""
+        called = _called(scope)
+        if not called:
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        try:
+            response = await self._api.call(request, called)
+        except (ServingError, HTTPException) as error:
+            response = await answer_error(request, error)
+        await response(scope, receive, send)
 
 
 class _Api:
@@ -144,9 +173,9 @@ class _Api:
             )
         return Response(picture, media_type="image/png", headers={"Cache-Control": "no-cache"})
 
-    async def call(self, request: Request) -> Response:
+    async def call(self, request: Request, called: str) -> Response:
         """POST /v1/models/{model}:{verb}"""
-        model, colon, verb = request.path_params["call"].rpartition(":")
+        model, colon, verb = called.rpartition(":")
         method = BY_VERB.get(verb) if colon else None
         if method is None:
             verbs = one_of(BY_VERB, asked=verb)
@@ -158,7 +187,7 @@ class _Api:
         try:
             body = await read_body(request, self._settings)
             return await unless_gone(request, self._answer(request, body, method, model, asked))
-        except (ClientGoneError, ClientDisconnect):
+        except ClientGoneError:
             return Response(status_code=HTTP_CODES[Code.CANCELLED])
         except (ServingError, HTTPException):
             raise
@@ -169,12 +198,14 @@ class _Api:
     async def _answer(
         self, request: Request, body: bytes, method: Method, model: str, asked: RequestContext
     ) -> Response:
-        query, kind = request.query_params.multi_items(), request.headers.get("content-type", "")
+        headers = headers_of(request.scope)
+        query = request.query_params.multi_items() if request.scope["query_string"] else []
+        kind = headers.get("content-type", "")
         message = await off_loop(partial(read_request, method, model, query, kind, body), len(body))
         function = getattr(self._service, method.function)
         if method.streams:
             return await _event_stream(function(message, asked), asked)
-        picture = picture_type(request.headers.get("accept", "")) if method.gives_images else None
+        picture = picture_type(headers.get("accept", "")) if method.gives_images else None
         if picture is None:
             answer = await function(message, asked)
             return _json(await off_loop(partial(to_json, answer), answer.ByteSize()))
@@ -182,6 +213,14 @@ class _Api:
         answer = await function(message, asked)
         content = await self._service.picture(answer.images, PICTURES[picture])
         return Response(content, media_type=picture, headers=_run_headers(answer.run))
+
+
+def _called(scope: Scope) -> str:
+    """The last part of the path of a POST to a model, empty for any other request."""
+    if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].startswith(_MODELS):
+        return ""
+    called: str = scope["path"].removeprefix(_MODELS)
+    return "" if "/" in called else called
 
 
 def _json(text: str) -> Response:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -39,11 +38,9 @@ class HttpDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles a request."""
         if scope["type"] == "http" and not _open(scope["path"]):
-            headers = Headers(scope=scope)
+            headers = headers_of(scope)
             try:
-                scope.setdefault("state", {})["caller"] = self._door.enter(
-                    headers, local=_local(scope, headers)
-                )
+                scope["state"]["caller"] = self._door.enter(headers, local=_local(scope, headers))
             except ServingError as error:
                 if error.turned_away is not None:
                     self._turned_away(error.turned_away)
@@ -56,6 +53,18 @@ class HttpDoor:
             await send(message)
 
         await self._app(scope, receive, counted)
+
+
+def headers_of(scope: Scope) -> Mapping[str, str]:
+    """The headers of a request by their names in lower case, the first of each, read once."""
+    state = scope.setdefault("state", {})
+    headers: Mapping[str, str] | None = state.get("headers")
+    if headers is None:
+        pairs = reversed(scope["headers"])
+        headers = state["headers"] = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in pairs
+        }
+    return headers
 
 
 def caller_of(request: Request) -> Caller:
@@ -73,8 +82,8 @@ def _open(path: str) -> bool:
     return path in _OPEN or path.startswith(_OPEN_FOLDER)
 
 
-def _local(scope: Scope, headers: Headers) -> bool:
+def _local(scope: Scope, headers: Mapping[str, str]) -> bool:
     client = scope.get("client")
-    forwarded = (headers.get(name, "") for name in _FORWARDED)
+    forwarded = [headers.get(name, "") for name in _FORWARDED]
     straight = came_straight(headers.get("host", ""), headers.get("origin", ""), forwarded)
     return straight and is_local(client[0] if client else "")

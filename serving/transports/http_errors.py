@@ -71,12 +71,10 @@ def status_and_headers(error: ServingError) -> tuple[int, dict[str, str]]:
     return code, headers
 
 
-async def _serving_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ServingError)
-    return error_response(error)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
+async def answer_error(request: Request, error: Exception) -> Response:
+    """What is answered when something is refused."""
+    if isinstance(error, ServingError):
+        return error_response(error)
     assert isinstance(error, HTTPException)
     status = {404: Code.NOT_FOUND, 405: Code.UNIMPLEMENTED}.get(error.status_code, Code.INVALID_ARGUMENT)
     message = f"{request.method} {request.url.path}: {error.detail}; GET /docs shows what there is"
@@ -84,5 +82,5 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
-EXCEPTION_HANDLERS = {ServingError: _serving_error, HTTPException: _http_error}
-"""What an application answers when something is refused."""
+EXCEPTION_HANDLERS = {ServingError: answer_error, HTTPException: answer_error}
+"""The same for an application."""

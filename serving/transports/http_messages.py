@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from google.protobuf import json_format
@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from serving.errors import Code, ServingError, invalid, one_of
 from serving.pb import image_generation_pb2 as pb
 from serving.transports.http_errors import MediaTypeError
+from serving.transports.json_mapping import read_document, to_document
 from serving.transports.methods import Method
 
 PICTURES: Mapping[str, pb.ImageFormat] = {
@@ -23,6 +24,8 @@ PICTURES: Mapping[str, pb.ImageFormat] = {
     "image/webp": pb.IMAGE_FORMAT_WEBP,
 }
 """Media types in which a picture can be had, in the order of preference."""
+
+_write_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 # curl sends this type with -d and --data-binary unless told otherwise, whatever the body is.
 _UNTYPED = ("", "application/x-www-form-urlencoded", "application/octet-stream", "text/plain")
@@ -46,7 +49,7 @@ def read_request(
     _check_names(method.request.DESCRIPTOR, document, path="")
     request = method.request()
     try:
-        json_format.ParseDict(document, request)
+        read_document(document, request)
     except json_format.ParseError as error:
         raise _parse_error(str(error)) from error
     asked = getattr(request, "model", "")
@@ -60,10 +63,10 @@ def read_request(
 
 def to_json(message: Message) -> str:
     """A message in proto3's JSON mapping, fields without a value included."""
-    document = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return _write_json(to_document(message))
 
 
+@lru_cache(maxsize=64)
 def picture_type(accept: str) -> str | None:
     """The media type of the picture that an `Accept` header asks for, or None where it asks for JSON."""
     wanted: list[tuple[float, str]] = []

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from google.protobuf.message import Message
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -182,7 +182,7 @@ def _answering(endpoint: Endpoint) -> Endpoint:
     async def answer(request: Request) -> Response:
         try:
             return await endpoint(request)
-        except (ClientGoneError, ClientDisconnect):
+        except ClientGoneError:
             return Response(status_code=HTTP_CODES[Code.CANCELLED])
         except ServingError as error:
             return JSONResponse({"error": error.message}, *status_and_headers(error))

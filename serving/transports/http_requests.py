@@ -12,7 +12,7 @@ from starlette.requests import Request
 from serving.errors import invalid
 from serving.requests.context import RequestContext, new_request_id
 from serving.settings import Settings
-from serving.transports.http_door import caller_of, client_of
+from serving.transports.http_door import caller_of, client_of, headers_of
 from serving.transports.http_errors import MediaTypeError, TooLargeError, TooSlowError
 
 Result = TypeVar("Result")
@@ -26,7 +26,8 @@ class ClientGoneError(Exception):
 
 def request_context(request: Request) -> RequestContext:
     """Who asks, by when, and under which name in the logs."""
-    timeout = request.headers.get("x-request-timeout")
+    headers = headers_of(request.scope)
+    timeout = headers.get("x-request-timeout")
     deadline = None
     if timeout is not None:
         try:
@@ -40,37 +41,43 @@ def request_context(request: Request) -> RequestContext:
         deadline = time.monotonic() + seconds
     return RequestContext(
         deadline=deadline,
-        request_id=request.headers.get("x-request-id") or new_request_id(),
+        request_id=headers.get("x-request-id") or new_request_id(),
         client=client_of(request),
         transport="http",
-        priority=request.headers.get("x-atelier-priority", "interactive"),
+        priority=headers.get("x-atelier-priority", "interactive"),
         caller=caller_of(request),
     )
 
 
 async def read_body(request: Request, settings: Settings, *, compressed: bool = False) -> bytes:
-    """The body; raises `TooLargeError` as soon as it is over the limit, `TooSlowError` where it trickles.
+    """The body; raises `TooLargeError` as soon as it is over the limit, `TooSlowError` where it trickles, and
+    `ClientGoneError` where it ends before it should.
 
     One with a `Content-Encoding` is `compressed`, and taken only by who can tell what it may grow to.
     """
     limit = settings.max_message_bytes
-    declared = request.headers.get("content-length", "")
+    headers = headers_of(request.scope)
+    declared = headers.get("content-length", "")
     expected = int(declared) if declared.isdigit() else limit
     if expected > limit:
         raise TooLargeError(limit)
-    encoding = request.headers.get("content-encoding", "identity").lower()
+    encoding = headers.get("content-encoding", "identity").lower()
     if encoding != "identity" and not compressed:
         raise MediaTypeError(f"a body with Content-Encoding {encoding!r}: send it as it is, not compressed")
-    chunks, size = [], 0
+    chunks, size, more = [], 0, True
     began = asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(settings.receive_timeout) as patience:
-            async for chunk in request.stream():
-                size += len(chunk)
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
                 if size > limit:
                     raise TooLargeError(limit)
-                chunks.append(chunk)
-                if size < expected:
+                more = message.get("more_body", False)
+                if more and size < expected:
                     patience.reschedule(began + settings.receive_timeout + size / _LEAST_RATE)
     except TimeoutError as error:
         raise TooSlowError(asyncio.get_running_loop().time() - began) from error

@@ -226,6 +226,8 @@ async def test_a_deadline_that_cannot_be_met_is_refused_before_anything_is_compu
         (b'{"count": "\xff"}', "UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"class_id": 1, "class_label": "one"}', "more than one condition"),
+        (b'{"count": 2, "format": 1e999}', "format: inf is no value that it can have"),
+        (b'{"count": 2, "format": "\\ud800"}', "format: '\\ud800' is no value that it can have"),
     ],
 )
 async def test_a_body_that_is_not_json_says_where(http: httpx.AsyncClient, body: bytes, said: str):
