@@ -96,13 +96,14 @@ class Engine:
         return None if manifest.dynamic else self._table((graph, version, manifest.row_shapes))
 
     def expect(self, ticket: Ticket) -> None:
-        """Notes what a request is going to cost, as far as that has been measured."""
+        """Notes what a request that has come is going to cost, as far as that has been measured."""
         for work in ticket.work:
             cost = self.cost(work.graph, ticket.version)
             if cost is not None:
                 ticket.expected_seconds += work.calls * work.rows * cost.row_seconds()
                 ticket.call_durations[work.graph] = cost.duration(work.rows, self.slots())
                 ticket.expected_duration += work.calls * ticket.call_durations[work.graph]
+        ticket.share_alike(monotonic(), (len(self.backlog.tickets) + 1) / self.slots())
 
     def row_bytes(self, graph: str, version: int) -> int:
         """Bytes of a row's inputs and outputs; axes that are the client's to choose count as 1."""

@@ -163,7 +163,7 @@ class Lane:
             entry,
             client=ticket.client,
             kind=entry.kind,
-            deadline=ticket.deadline,
+            deadline=min(ticket.deadline, ticket.due),
         )
         self.pending += entry.rows
 

@@ -7,7 +7,10 @@ Plain values and a clock that is handed in, so that it can be tested on a simula
   size have three times the share. Whoever has had less of theirs goes first, so a short request is never
   behind a long one, and nobody is ever shut out. The share goes by the size itself: of requests that are
   alike some may be of one class and some of the next, and none has the better of it.
-- Among requests of one client and kind the earliest deadline goes first.
+- Among requests of one client and kind the earliest deadline goes first. Where that is far away it is when
+  the request would be done if all that are under way shared the machine equally, as reckoned when it came
+  (Friedman and Henderson 2003). So of two that come together the quicker goes first, and that is the one of
+  fewer steps where both compute as much; and none is passed by others without end.
 - A short request need not take the time of a full batch at each of its steps: as long as that costs no more
   than a small share of the machine for all such requests, they have small batches for themselves, and those
   go before what waits.
@@ -70,7 +73,7 @@ class _Clock:
 
 
 Turn = tuple[float, float, int, float]
-"""Order of claims: what the client has had, what its requests of that kind have had, size, deadline."""
+"""Order of claims: what the client has had, what its requests of that kind have had, size, due time."""
 
 
 class Shares:
@@ -148,8 +151,8 @@ class Queue(Generic[T]):
         self._number = 0
 
     def put(self, item: T, *, client: str, kind: Kind, deadline: float) -> None:
-        """Adds a call: whose and of what kind it is, for their shares, and when nobody waits for the request
-        any more."""
+        """Adds a call: whose and of what kind it is, for their shares, and by when its request should be
+        done."""
         if len(self._urgent) >= self._urgent_most:  # who has plenty of time is met last, gone or not
             self._urgent = [entry for entry in self._urgent if not self._gone(entry[2])]
             heapify(self._urgent)

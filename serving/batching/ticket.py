@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ class Ticket:
     """Compute time of all its rows, as far as it is known beforehand."""
     expected_duration: float = 0.0
     """Time from its first call to its last if it never waits."""
+    due: float = math.inf
+    """When it is done if everybody who is under way gets an equal part of the machine; see `share_alike`."""
     call_durations: dict[str, float] = field(default_factory=dict)
     """The part of that which is one call's, by graph."""
     done_duration: float = 0.0
@@ -87,9 +90,15 @@ class Ticket:
         if self.backlog is not None:
             self.backlog.seconds -= left - self.seconds_left
 
+    def share_alike(self, now: float, sharers: float) -> None:
+        """It has come, and shares an instance with so many in all."""
+        if self.expected_duration:
+            self.due = now + max(1.0, sharers) * self.expected_duration
+
     def expect_nothing(self) -> None:
         """Forgets what it was expected to cost, so that it is computed up to its deadline."""
         self.expected_seconds = self.expected_duration = 0.0
+        self.due = math.inf
         self.call_durations.clear()
 
     def hopeless(self, now: float) -> bool:

@@ -136,6 +136,7 @@ class Machine:
             expected_duration=job.alone(),
             call_durations={job.graph: job.alone() / job.calls},
         )
+        job.ticket.share_alike(self.now, len(self._backlog.tickets) + 1)
         self._backlog.add(job.ticket)
         self._ask(job)
 
@@ -319,6 +320,27 @@ def test_a_short_request_in_the_middle_of_long_ones_waits_a_call_for_each_of_its
     for job in short:
         assert job.finished is not None
         assert job.finished - job.arrival <= (job.calls + 1) * LONGEST + 1e-9
+
+
+def test_of_requests_that_compute_as_much_the_one_of_fewer_steps_goes_first() -> None:
+    others = [Job(graph="decoder", client="b", calls=5) for _ in range(10)]
+    deep, flat = Job(rows=2, calls=40), Job(rows=8, calls=10)
+    machine = simulate([*others, deep, flat])
+    assert deep.ticket.size == flat.ticket.size
+    flats, deeps = ([i for i, jobs in enumerate(machine.batches) if job in jobs] for job in (flat, deep))
+    assert flats[-1] < deeps[0], "though the other one came before it"
+
+
+@pytest.mark.parametrize("rivals", [3, 10])
+def test_nobody_is_passed_for_ever_by_quicker_ones_of_the_same_size(rivals: int) -> None:
+    """The quicker ones, of which so many come at a time, would take all of the machine."""
+    flood = [Job(rows=8, calls=10, arrival=0.2 * rivals * (i // rivals)) for i in range(30 * rivals)]
+    victim = Job(rows=2, calls=40, arrival=0.01)
+    simulate([victim, *flood])
+    assert victim.ticket.size == flood[0].ticket.size
+    assert victim.finished is not None
+    assert victim.finished <= victim.ticket.due + victim.alone() + rivals * flood[0].alone()
+    assert victim.finished < flood[-1].arrival / 2
 
 
 def test_requests_of_about_the_same_length_are_of_one_size() -> None:
