@@ -227,7 +227,8 @@ class Lane:
 
     def _take_urgent(self, room: int, shares: Shares, now: float, urgency: Urgency) -> list[Part]:
         """The most pressing first. Others join it as far as that lets it be in time, and, where all could be
-        by themselves, whoever must be done before them too."""
+        by themselves, whoever must be done before them too. Where those that are pressing leave room, and
+        everybody has the time, the rest is filled in turn."""
         parts: list[Part] = []
         rows = alone = 0
         slack: Slack | None = None
@@ -250,6 +251,12 @@ class Lane:
                     break
             parts.append(self._take(entry, room - rows, shares, now))
             rows += parts[-1].rows
+        if parts and rows < room and self.pending:
+            slack = slack or urgency.slack(now + self.cost.seconds(alone))
+            if slack.enough:
+                spare = slack.before(math.inf) - self.longest()
+                room = min(room, self._joined(alone, room, max(0.0, spare)))
+                parts += self._take_in_turn(room - rows, shares, now, LARGEST_SIZE)
         return parts
 
     def _joined(self, alone: int, room: int, spare: float) -> int:
