@@ -72,6 +72,15 @@ def test_what_cannot_be_in_time_is_refused_by_the_door_itself(manifest):
     assert outcomes.count("ok") > len(outcomes) / 10
 
 
+@pytest.mark.parametrize("times", [1.5, 3])
+def test_more_than_the_gateway_can_do_takes_nothing_from_what_it_can(manifest, times: float):
+    """Everybody is pressed for time then, and batches are full all the same."""
+    costs = Costs(call_seconds={1: 0.004, 4: 0.01, 8: 0.018}, instances=2)
+    full = predict(manifest, costs, MIX, Trial(name="", clients=32), 20).credit(lambda ask: 1)
+    trial = Trial(name="", rate=times * full)
+    assert predict(manifest, costs, hurried(MIX, 2.0), trial, 20).credit(lambda ask: 1) >= 0.97 * full
+
+
 def test_latency_grows_with_what_is_used(manifest):
     rows = capacity(manifest, Costs(call_seconds={1: 0.01, 8: 0.04}, instances=2), ASK, 60)
     assert [row["used"] for row in rows] == sorted(row["used"] for row in rows)
