@@ -207,6 +207,7 @@ def _overload(runs: list[dict[str, Any]]) -> Rows:
     for place, first in enumerate(runs[0]["offered"]):
         each = [run["offered"][place] for run in runs]
         share = [one["goodput"] / run["capacity"] for one, run in zip(each, runs, strict=True)]
+        refusals = [one["refusal_p99"] for one in each if one["refused"]]
         rows.append(
             [
                 f"{first['times']:g}",
@@ -216,7 +217,7 @@ def _overload(runs: list[dict[str, Any]]) -> Rows:
                     f"{100 * middle([one[key] / one['sent'] for one in each]):.0f} %"
                     for key in ("refused", "late")
                 ),
-                f"{1000 * middle([one['refusal_p99'] for one in each]):.1f}" if first["refused"] else "",
+                f"{1000 * middle(refusals):.1f}" if refusals else "",
                 _middle(each, "p95", ".2f"),
                 f"{middle([one['memory_grown'] for one in each]) / 2**20:+.0f}",
             ]
