@@ -115,6 +115,8 @@ def _read_json(body: bytes) -> dict[str, Any]:
         raise ServingError(
             Code.INVALID_ARGUMENT, f"the body is not JSON: byte {error.start} is not UTF-8"
         ) from error
+    except ValueError as error:  # Python reads no number of thousands of digits
+        raise ServingError(Code.INVALID_ARGUMENT, "the body has a number of far too many digits") from error
     except RecursionError as error:
         raise ServingError(Code.INVALID_ARGUMENT, "the body is JSON nested too deeply") from error
     if not isinstance(document, dict):

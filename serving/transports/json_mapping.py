@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from functools import cache
 from math import isfinite
+from reprlib import repr as shortened
 from typing import Any
 
 from google.protobuf import json_format
@@ -56,7 +57,7 @@ def _stumbling_block(document: Mapping[str, Any], kind: type[Message]) -> str:
         except json_format.ParseError:
             continue
         except Exception:
-            return f"Failed to parse {name} field: {value!r} is no value that it can have."
+            return f"Failed to parse {name} field: {shortened(value)} is no value that it can have."
     return "No message of this kind."
 
 
