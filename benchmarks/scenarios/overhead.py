@@ -16,7 +16,7 @@ from benchmarks.summary import percentile
 from serving.catalog import build, scan
 
 _REQUESTS = 200
-_MEASURED_AFTER = 6.0  # seconds: a gateway that has started measures batches of every graph
+_CALIBRATED_AFTER = 6.0  # seconds in which a gateway that has started measures what batches cost
 
 
 async def overhead(plan: Plan, tell: Tell) -> dict[str, Any]:
@@ -30,7 +30,7 @@ async def overhead(plan: Plan, tell: Tell) -> dict[str, Any]:
     raw = RawLoop(plan.repository, graph)
     runs = []
     async with serve(plan.repository) as atelier, HttpClient(atelier.http_port) as http:
-        await asyncio.sleep(_MEASURED_AFTER)
+        await asyncio.sleep(_CALIBRATED_AFTER)
         for run in range(plan.runs):
             tell(f"overhead of {model}, run {run + 1} of {plan.runs}")
             times, http_times = [], []
