@@ -13,6 +13,7 @@ from pathlib import Path
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanContext
 from prometheus_client import CollectorRegistry
 
 from serving.observing.tracing import request_span
@@ -21,6 +22,11 @@ from serving.pb import image_generation_pb2 as pb
 from serving.service import RequestContext
 from serving.settings import Settings
 from tests.triton.server import few_instances, loaded, need_triton, triton_server
+
+CALL = "call tiny_gan"
+
+ASKED = 10
+"""Requests: of one call in ten to forty this Triton loses the context, whoever sent it."""
 
 
 @contextmanager
@@ -66,14 +72,20 @@ async def test_tritons_own_spans_stand_below_the_call(tiny_repository: Path, tmp
             settings = Settings(repository=repository, backend="triton", triton_url=server.grpc_address)
             async with open_service(settings, CollectorRegistry(), tracer) as service:
                 await loaded(service)
-                with request_span(tracer, "request", {}, {}):
-                    asked = pb.GenerateImagesRequest(model="tiny_gan", class_id=0)
-                    await service.generate_images(asked, RequestContext())
-            (call,) = [span for span in exporter.get_finished_spans() if span.name == "call tiny_gan"]
-            context = call.get_span_context()
-            assert context is not None
-            wanted = (f"{context.trace_id:032x}", f"{context.span_id:016x}")
+                for seed in range(ASKED):
+                    with request_span(tracer, "request", {}, {}):
+                        asked = pb.GenerateImagesRequest(model="tiny_gan", class_id=0, seed=seed)
+                        await service.generate_images(asked, RequestContext())
+            calls = {
+                named(span.get_span_context()) for span in exporter.get_finished_spans() if span.name == CALL
+            }
+            assert len(calls) == ASKED
             until = time.monotonic() + 20
-            while wanted not in parents and time.monotonic() < until:
+            while calls.isdisjoint(parents) and time.monotonic() < until:
                 await asyncio.sleep(0.05)
-            assert wanted in parents
+            assert not calls.isdisjoint(parents)
+
+
+def named(context: SpanContext) -> tuple[str, str]:
+    """Trace and span as Triton writes them."""
+    return f"{context.trace_id:032x}", f"{context.span_id:016x}"
