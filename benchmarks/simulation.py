@@ -56,6 +56,8 @@ class Costs:
     """
     instances: int
     """Calls that run at a time: cores, or GPUs."""
+    gpus: bool = False
+    """Whether those are GPUs, which nothing else uses while they wait for the gateway."""
     step_work: float = 0.0
     """Seconds of a core that each further request in a call takes for its step, besides the call."""
     step_delay: float = 0.0
@@ -110,6 +112,10 @@ class Machine:
     def slots(self) -> int:
         """The same."""
         return self._costs.instances
+
+    def computes_here(self) -> bool:
+        """Whether instances are cores."""
+        return not self._costs.gpus
 
     def ready(self, graph: str, version: int) -> bool:
         """Always."""

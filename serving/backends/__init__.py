@@ -46,6 +46,12 @@ class Backend(Protocol):
     def slots(self) -> int:
         """How many calls to all graphs together run at a time; more would wait inside the engine."""
 
+    def computes_here(self) -> bool:
+        """Whether it computes on the cores that the gateway runs on.
+
+        While an instance waits for the gateway its core is the gateway's then, and not idle.
+        """
+
     async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
         """One call: inputs by name, each [rows, ...]; outputs likewise, and the time that it took.
 

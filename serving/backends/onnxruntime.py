@@ -78,7 +78,12 @@ class OnnxRuntimeBackend:
         self._opener = Sessions(self.choice, threads=threads)
         self._closed = False
         # Threads inside a call are onnxruntime's, and it is as slow as the one that stands back.
-        self._workers = Workers(self.slots(), "onnxruntime", niceness=_NICENESS if threads == 1 else 0)
+        self._workers = Workers(
+            self.slots(),
+            "onnxruntime",
+            niceness=_NICENESS if threads == 1 else 0,
+            fill_cores=threads == 1 and self.slots() >= self._processors,
+        )
         self._express = Workers(self.slots(), "express")
         self._gpu_workers = Workers(max(instances, 1), "gpu")
         # Apart from the calls, none of which waits for a model that is being read.
@@ -132,8 +137,11 @@ class OnnxRuntimeBackend:
         """Threads that call: by default one a core, and on a GPU one, which has the whole device."""
         if self._instances:
             return self._instances
-        on_gpu = self.choice.demanded or self._providers - {CPU}
-        return 1 if on_gpu else self._processors
+        return self._processors if self.computes_here() else 1
+
+    def computes_here(self) -> bool:
+        """Whether it does so on cores and not on a GPU."""
+        return not (self.choice.demanded or self._providers - {CPU})
 
     async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
         """One call in a thread."""

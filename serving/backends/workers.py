@@ -16,11 +16,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
+from time import perf_counter
 from typing import Any, TypeVar
+
+from serving.backends.waking import Waker
 
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+_LONG_CALL = 0.005  # seconds: to move the event loop is little beside it
 
 
 class Workers:
@@ -28,12 +33,16 @@ class Workers:
 
     With a `niceness` above 0 other threads of the process go before them where cores are short. It holds
     among the threads that the kernel shares cores between, as those of a container, and on Linux alone.
+
+    Where they `fill_cores`, the event loop is woken on the core of a thread that has nothing more to do.
     """
 
-    def __init__(self, threads: int, name: str, *, niceness: int = 0) -> None:
+    def __init__(self, threads: int, name: str, *, niceness: int = 0, fill_cores: bool = False) -> None:
         self._count = threads
         self._name = name
         self._niceness = niceness
+        self._fill_cores = fill_cores
+        self._waker: Waker | None = None
         self._threads: list[Thread] = []
         self._calls: deque[Callable[[], None]] = deque()
         self._signals: SimpleQueue[bool] = SimpleQueue()  # one for each call; False ends a thread
@@ -50,17 +59,22 @@ class Workers:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Result] = loop.create_future()
         ended: asyncio.Future[None] = loop.create_future()
+        waker = self._wakes(loop)
 
         def compute() -> None:
             if answer.cancelled():
                 loop.call_soon_threadsafe(finish, None, None)
                 return
+            began = perf_counter()
             try:
                 result = function(*arguments)
             except Exception as error:
                 loop.call_soon_threadsafe(finish, None, error)
-            else:
+                return
+            if waker is None or self._calls or perf_counter() - began < _LONG_CALL:
                 loop.call_soon_threadsafe(finish, result, None)
+            else:
+                waker.call_soon(finish, result, None)
 
         def finish(result: Any, error: Exception | None) -> None:
             ended.set_result(None)
@@ -90,6 +104,11 @@ class Workers:
         for thread in self._threads:
             thread.join()
         self._threads.clear()
+
+    def _wakes(self, loop: asyncio.AbstractEventLoop) -> Waker | None:
+        if self._fill_cores and (self._waker is None or self._waker.loop is not loop):
+            self._waker = Waker(loop)
+        return self._waker
 
     def _signal(self, more: bool) -> None:
         while len(self._threads) < self._count:

@@ -19,6 +19,7 @@ _FAR_SHORTER = 2  # size classes: 16 times
 _SHORTLY = 0.15  # of a call's time
 _HALF = 0.5
 _SHORT_CALL = 10 * BESIDES_THE_CALL
+_LONG_WAIT = 0.005  # seconds: what an instance waits for the gateway is little beside it
 
 
 class Dispatcher:
@@ -134,14 +135,26 @@ class Dispatcher:
         """A batch more than there are instances, if that `share` of a full one waits.
 
         An instance that is done goes on with it at once, while the results of the last batch are given out.
+        Where those are awaited by short requests it is not: they would miss it, and be a batch late at each
+        of their steps.
         """
-        if self._running.total() == self._backend.slots():
+        if self._running.total() == self._backend.slots() and not self._short_come_back():
             chosen = self._next(ahead=1)
             if chosen is not None:
                 lane, urgency = chosen
                 room = self._room(lane)
                 if lane.pending >= share * room:
                     self._start(lane, room, urgency=urgency)
+
+    def _short_come_back(self) -> bool:
+        """Whether the batch that is done next leads short requests to their next steps, who would wait longer
+        for another instance than this one does for them."""
+        batch = next((batch for batch in self._batches if not batch.first), None)
+        if batch is None or not batch.lane.stepwise or not self._backend.computes_here():
+            return False
+        short = self._short(batch.lane)
+        wait = batch.lane.longest() / self._backend.slots()
+        return wait >= _LONG_WAIT and any(part.entry.kind[0] <= short for part in batch.parts)
 
     def _overtake(self) -> None:
         """Small batches of short requests besides, that need not wait for an instance."""

@@ -138,6 +138,10 @@ class TritonBackend:
         """As many as the graph with most instances has: those share the devices with the others'."""
         return self._most or max(self._instances.values(), default=1)
 
+    def computes_here(self) -> bool:
+        """Another process computes, and is idle for as long as messages take."""
+        return False
+
     async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
         """One call, to the server with least to do; where that one goes, to another: calls are pure."""
         tried: set[Endpoint] = set()

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -531,6 +532,54 @@ async def test_short_requests_are_not_computed_besides_when_that_would_cost_too_
 def step(rows: int) -> Call:
     inputs = {"x": np.zeros((rows, 3, 8, 8), np.float32), "noise_level": np.ones((rows, 1), np.float32)}
     return Call(graph="tiny_gaussian", inputs={**inputs, "class_id": np.zeros((rows, 1), np.int64)})
+
+
+def steps(bench: Bench, rows: int, *, seconds: float, noise_level: float = 1.0) -> asyncio.Task[None]:
+    """A request of so many seconds in all, of which two steps are there."""
+
+    def program() -> Program[None]:
+        for _ in range(2):
+            call = step(rows)
+            levels = np.full((rows, 1), noise_level, np.float32)
+            yield replace(call, inputs={**call.inputs, "noise_level": levels})
+
+    ticket = Ticket(version=1, deadline=monotonic() + 60, expected_seconds=seconds)
+    return asyncio.create_task(bench.engine.run(program(), ticket))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "row_seconds", "here", "ahead"),
+    [(0.1, 2e-3, True, 0), (10.0, 2e-3, True, 1), (0.1, 1e-4, True, 1), (0.1, 2e-3, False, 1)],
+)
+async def test_no_batch_goes_ahead_where_short_requests_would_miss_it_at_each_step(
+    monkeypatch: pytest.MonkeyPatch,
+    wide: Bench,
+    seconds: float,
+    row_seconds: float,
+    here: bool,
+    ahead: int,
+) -> None:
+    """But it does where instances would be idle meanwhile: where calls are short, or computed elsewhere."""
+    monkeypatch.setattr(wide.backend, "computes_here", lambda: here)
+    cost = wide.engine.cost("tiny_gaussian", 1)
+    assert cost is not None
+    for rows in (1, 2, 4, 8):
+        for _ in range(25):
+            cost.observe(rows, 0.001 + row_seconds * rows)
+    wide.engine._dispatcher._haste.ask(1.0)  # nobody is computed besides
+    tasks = [steps(wide, 1, seconds=seconds, noise_level=2.0)]
+    for rows in (1, 32):
+        await settle()
+        tasks.append(steps(wide, rows, seconds=10.0))
+    await settle()
+    assert len(wide.backend.seen) == 2 + ahead
+    wide.backend.let_go(1)
+    async with asyncio.timeout(5):
+        while len(wide.backend.seen) < 3 + ahead:
+            await asyncio.sleep(0.001)
+    assert (2.0 in wide.backend.seen[2]["noise_level"]) == (not ahead)
+    wide.backend.let_go()
+    await asyncio.gather(*tasks)
 
 
 async def come_one_after_the_other(bench: Bench, call: Call, *, row_seconds: float) -> list[int]:
