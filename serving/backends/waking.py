@@ -25,8 +25,8 @@ class Waker:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._thread = threading.get_native_id()
-        # Threads that the loop started while it is held on one core would stay there. So it must not run then:
-        # uvloop wakes it without letting go of the GIL, and it has its cores again before it gets that.
+        # A thread that the loop started while it is held on one core would stay there, so it must not run then:
+        # uvloop wakes it without letting go of the GIL, and before it gets that it has its cores again.
         self._core = _core() if isinstance(loop, uvloop.Loop) else None
 
     def call_soon(self, callback: Callable[..., object], *arguments: Any) -> None:
