@@ -25,7 +25,7 @@ class Waker:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._thread = threading.get_native_id()
-        # A thread that the loop starts while it is held on one core would stay there, so it must not run then:
+        # A thread that the loop starts while it is held on one core would stay there, so it must not run:
         # uvloop wakes it without letting go of the GIL, and before it gets that it has its cores again.
         self._core = _core() if isinstance(loop, uvloop.Loop) else None
 
