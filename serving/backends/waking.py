@@ -52,6 +52,6 @@ def _core() -> Callable[[], int] | None:
     if sys.platform != "linux":
         return None
     try:
-        return ctypes.PyDLL(None).sched_getcpu  # type: ignore[no-any-return]
+        return ctypes.PyDLL(None).sched_getcpu
     except AttributeError:
         return None
