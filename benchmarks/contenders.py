@@ -1,20 +1,40 @@
-"""Servers side by side: each peer with the best of its settings."""
+"""Servers side by side: each peer with the best of its settings, and one of them at a time at work."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack
+from typing import Any, TypeVar
 
 from benchmarks.load import closed_loop
 from benchmarks.mixes import Mix
 from benchmarks.peers import PEERS, Peer, Server, Setting
 from benchmarks.plan import Plan
-from benchmarks.processes import ServerError
+from benchmarks.processes import ServerError, stopped
 from benchmarks.scenarios import Tell
 from serving.resolve import resolve
 
+Result = TypeVar("Result")
+
 _TRIAL_SECONDS = 4.0
+
+
+def only(server: Server | None, everyone: Collection[Server]) -> AbstractContextManager[None]:
+    """Stops all others while this one is measured, or something that is no server.
+
+    Some compute though nobody asks them anything: LitServe's batcher polls, with two workers a quarter of a
+    core on the machine of the docs, and Atelier measures its batches when it has nothing else to do.
+    """
+    mine = None if server is None else server.process_id
+    return stopped({each.process_id for each in everyone if each.process_id} - {mine})
+
+
+async def by_itself(
+    server: Server | None, everyone: Collection[Server], measure: Callable[[], Awaitable[Result]]
+) -> Result:
+    """What is measured of a server while the others are stopped."""
+    with only(server, everyone):
+        return await measure()
 
 
 async def open_peers(
@@ -24,12 +44,14 @@ async def open_peers(
     mix: Mix,
     clients: int,
     known: dict[str, Setting],
+    beside: Collection[Server],
     tell: Tell,
 ) -> tuple[dict[str, Server], dict[str, Any]]:
     """Every peer of the plan with the model, at the setting that gave most images a second in a trial.
 
-    Settings found are put into `known`, and those that are there need no trial. Returns the running servers,
-    and what each setting gave. A peer that does not start is left out and said.
+    Settings found are put into `known`, and those that are there need no trial. Servers that run `beside` are
+    stopped for the trials. Returns the running servers, and what each setting gave. A peer that does not
+    start is left out and said.
     """
     servers: dict[str, Server] = {}
     trials: dict[str, Any] = {}
@@ -38,8 +60,9 @@ async def open_peers(
         try:
             tried = {}
             if name not in known:
-                for setting in peer.settings:
-                    tried[setting] = await _trial(peer, plan, model, mix, clients, setting)
+                with only(None, [*beside, *servers.values()]):
+                    for setting in peer.settings:
+                        tried[setting] = await _trial(peer, plan, model, mix, clients, setting)
                 known[name] = max(tried, key=tried.__getitem__)
             servers[name] = await stack.enter_async_context(peer.serve(plan.repository, model, known[name]))
         except (ServerError, OSError) as error:

@@ -20,7 +20,9 @@ same cores, with the client on the same machine. It needs the source tree: `make
 
 The raw figures are in [benchmarks.json](benchmarks.json). Every figure is the median of {runs} runs in
 which everyone took turns; ratios are taken within a round, and then their median. Machines are shared, and
-by the hour more or less of one is there: figures of two parts of this page do not compare.
+by the hour more or less of one is there: figures of two parts of this page do not compare. While one is
+measured, servers that compute though nobody asks them anything are stopped: LitServe's batcher polls, and
+Atelier measures its batches when it has nothing else to do.
 
 - **raw onnxruntime** calls the graph in a loop, at the best of every batch size with one session of all
   threads, a session of one thread for each core, or both: the limit.

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 START_SECONDS = 120.0
@@ -53,6 +53,24 @@ async def running(
             yield process
         finally:
             await asyncio.to_thread(_end, process)
+
+
+@contextmanager
+def stopped(process_ids: Iterable[int]) -> Iterator[None]:
+    """Keeps processes, and the groups that they lead, from computing until the block is left.
+
+    Their connections stay. Those that have ended are passed over.
+    """
+    groups = list(process_ids)
+    try:
+        for group in groups:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGSTOP)
+        yield
+    finally:
+        for group in groups:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGCONT)
 
 
 def resident_bytes(process_id: int) -> int:

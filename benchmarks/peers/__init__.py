@@ -46,6 +46,10 @@ class Setting:
 class Server(Protocol):
     """A server that is running."""
 
+    @property
+    def process_id(self) -> int | None:
+        """Leads the group of its processes, where those compute though nobody asks them anything."""
+
     async def send(self, ask: Ask) -> str:
         """Sends a request and waits for its end: "ok", "refused", "late" or "failed"."""
 

@@ -26,6 +26,9 @@ from serving.client.gateway import free_ports
 from serving.pb import image_generation_pb2 as pb
 from serving.pb.image_generation_pb2_grpc import ImageGenerationStub
 
+CALIBRATED_AFTER = 6.0
+"""Seconds in which a gateway that has started, and that nobody asks, measures what batches cost."""
+
 OUTCOMES: Mapping[grpc.StatusCode, str] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: "refused",
     grpc.StatusCode.DEADLINE_EXCEEDED: "late",
@@ -74,8 +77,9 @@ class Atelier:
 class AtelierOverHttp:
     """The same gateway asked over HTTP, in JSON."""
 
-    def __init__(self, client: HttpClient) -> None:
+    def __init__(self, client: HttpClient, process_id: int) -> None:
         self._client = client
+        self.process_id: int | None = process_id
 
     async def send(self, ask: Ask) -> str:
         """Asks for raw pixels."""

@@ -21,6 +21,9 @@ _DATATYPES = {"float32": "FP32", "float64": "FP64", "int64": "INT64"}
 class Inference:
     """A model behind a server of the protocol."""
 
+    process_id: int | None = None
+    """Neither of the two does anything by itself."""
+
     def __init__(self, channel: grpc.aio.Channel, model: str) -> None:
         self._stub: Any = GRPCInferenceServiceStub(channel)
         self._model = model

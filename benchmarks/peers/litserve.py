@@ -43,7 +43,8 @@ class LitServe:
         async with HttpClient(port) as client:
             server = PixelsOverHttp(client, "/predict", "/health")
             command: list[str | Path] = [folder / "bin" / "python", app, str(port)]
-            async with running(command, ready=server.ready, environment=variables):
+            async with running(command, ready=server.ready, environment=variables) as process:
+                server.process_id = process.pid  # with its batching on its workers poll
                 yield server
 
 

@@ -29,6 +29,9 @@ async def outcome(client: HttpClient, path: str, body: bytes, within: float) -> 
 class PixelsOverHttp:
     """One path of a server."""
 
+    process_id: int | None = None
+    """Leads the group of its processes, where those compute though nobody asks them anything."""
+
     def __init__(
         self, client: HttpClient, path: str, health: str, wrap: Wrap = lambda fields: fields
     ) -> None:

@@ -41,6 +41,9 @@ instance_group {{ count: {count} kind: KIND_CPU }}
 class Drawn:
     """A graph of one pass, whose latents the client has drawn before it asks."""
 
+    process_id: int | None = None
+    """Triton does nothing by itself."""
+
     def __init__(self, client: Inference, manifest: Manifest) -> None:
         self._client = client
         self._manifest = manifest

@@ -8,13 +8,13 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-from benchmarks.contenders import open_peers
+from benchmarks.contenders import by_itself, open_peers
 from benchmarks.figures import figures
 from benchmarks.http_client import HttpClient
 from benchmarks.load import closed_loop
 from benchmarks.mixes import Ask, Mix, alike
 from benchmarks.peers import Server
-from benchmarks.peers.atelier import AtelierOverHttp, serve
+from benchmarks.peers.atelier import CALIBRATED_AFTER, AtelierOverHttp, serve
 from benchmarks.plan import Plan
 from benchmarks.raw import RawLoop
 from benchmarks.scenarios import Tell
@@ -48,7 +48,9 @@ async def one_pass(plan: Plan, tell: Tell) -> dict[str, Any]:
         atelier = await stack.enter_async_context(
             serve(plan.repository, "--instances", str(plan.cores), "--threads", "1")
         )
-        servers, trials = await open_peers(stack, plan, model, single, _SINGLE_CLIENTS, {}, tell)
+        await asyncio.sleep(CALIBRATED_AFTER)
+        servers, trials = await open_peers(stack, plan, model, single, _SINGLE_CLIENTS, {}, [atelier], tell)
+        everyone: dict[str, Server] = {"atelier": atelier, **servers}
 
         async def of_raw() -> dict[str, Any]:
             return {"rows": await asyncio.to_thread(raw.rows_per_second, best, seconds)}
@@ -60,14 +62,18 @@ async def one_pass(plan: Plan, tell: Tell) -> dict[str, Any]:
             return figures(load)
 
         over_http = await stack.enter_async_context(HttpClient(atelier.http_port))
-        everyone: dict[str, Server] = {"atelier": atelier, **servers}
-        contenders: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {"raw": of_raw}
+        http = AtelierOverHttp(over_http, atelier.process_id)
+        loads: dict[str, tuple[Server, Mix, int]] = {}
         for name, server in everyone.items():
-            contenders[f"{name} single"] = partial(of, server, single, _SINGLE_CLIENTS)
-            contenders[f"{name} many"] = partial(of, server, many, _MANY_CLIENTS)
-        contenders["atelier over HTTP single"] = partial(
-            of, AtelierOverHttp(over_http), single, _SINGLE_CLIENTS
-        )
+            loads[f"{name} single"] = server, single, _SINGLE_CLIENTS
+            loads[f"{name} many"] = server, many, _MANY_CLIENTS
+        loads["atelier over HTTP single"] = http, single, _SINGLE_CLIENTS
+        contenders: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
+            "raw": partial(by_itself, None, everyone.values(), of_raw)
+        } | {
+            name: partial(by_itself, load[0], everyone.values(), partial(of, *load))
+            for name, load in loads.items()
+        }
         runs = await take_turns(plan.runs, contenders, lambda words: tell(f"{model}, {words}"))
     return {
         "model": model,

@@ -9,11 +9,12 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from benchmarks.contenders import by_itself
 from benchmarks.figures import figures
 from benchmarks.load import closed_loop
 from benchmarks.mixes import Ask, alike
 from benchmarks.peers import Server, Setting
-from benchmarks.peers.atelier import serve
+from benchmarks.peers.atelier import CALIBRATED_AFTER, serve
 from benchmarks.peers.inference import Inference
 from benchmarks.peers.triton import TRITON, Drawn
 from benchmarks.plan import Plan
@@ -41,7 +42,10 @@ async def open_inference(plan: Plan, tell: Tell) -> dict[str, Any]:
         atelier = await stack.enter_async_context(
             serve(plan.repository, "--instances", str(plan.cores), "--threads", "1")
         )
-        servers: dict[str, Server] = {"atelier": Drawn(Inference(atelier.channel, graph.graph), graph)}
+        await asyncio.sleep(CALIBRATED_AFTER)
+        drawn = Drawn(Inference(atelier.channel, graph.graph), graph)
+        drawn.process_id = atelier.process_id
+        servers: dict[str, Server] = {"atelier": drawn}
         if "triton" in plan.peers:
             setting = Setting(workers=plan.cores, batch=_CLIENTS, wait=0.0)
             servers["triton"] = await stack.enter_async_context(TRITON.serve(plan.repository, model, setting))
@@ -63,9 +67,12 @@ async def open_inference(plan: Plan, tell: Tell) -> dict[str, Any]:
             )
             return figures(load)
 
-        contenders: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {"raw": raw_call}
+        everyone = servers.values()
+        contenders: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {
+            "raw": partial(by_itself, None, everyone, raw_call)
+        }
         for name, server in servers.items():
-            contenders[f"{name} alone"] = partial(alone, server)
-            contenders[f"{name} loaded"] = partial(loaded, server)
+            contenders[f"{name} alone"] = partial(by_itself, server, everyone, partial(alone, server))
+            contenders[f"{name} loaded"] = partial(by_itself, server, everyone, partial(loaded, server))
         runs = await take_turns(plan.runs, contenders, lambda words: tell(f"{model}, {words}"))
     return {"model": model, "clients": _CLIENTS, "runs": runs}

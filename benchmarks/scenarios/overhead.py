@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.http_client import HttpClient
 from benchmarks.mixes import Ask
-from benchmarks.peers.atelier import json_body, serve
+from benchmarks.peers.atelier import CALIBRATED_AFTER, json_body, serve
 from benchmarks.plan import Plan
 from benchmarks.raw import RawLoop
 from benchmarks.scenarios import Tell
@@ -16,7 +16,6 @@ from benchmarks.summary import percentile
 from serving.catalog import build, scan
 
 _REQUESTS = 200
-_CALIBRATED_AFTER = 6.0  # seconds in which a gateway that has started measures what batches cost
 
 
 async def overhead(plan: Plan, tell: Tell) -> dict[str, Any]:
@@ -30,7 +29,7 @@ async def overhead(plan: Plan, tell: Tell) -> dict[str, Any]:
     raw = RawLoop(plan.repository, graph)
     runs = []
     async with serve(plan.repository) as atelier, HttpClient(atelier.http_port) as http:
-        await asyncio.sleep(_CALIBRATED_AFTER)
+        await asyncio.sleep(CALIBRATED_AFTER)
         for run in range(plan.runs):
             tell(f"overhead of {model}, run {run + 1} of {plan.runs}")
             times, http_times = [], []

@@ -7,12 +7,12 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-from benchmarks.contenders import open_peers
+from benchmarks.contenders import by_itself, open_peers
 from benchmarks.figures import figures
 from benchmarks.load import closed_loop
 from benchmarks.mixes import mixed
 from benchmarks.peers import Server, Setting
-from benchmarks.peers.atelier import batch_rows, serve
+from benchmarks.peers.atelier import CALIBRATED_AFTER, batch_rows, serve
 from benchmarks.plan import Plan
 from benchmarks.raw import RawLoop
 from benchmarks.scenarios import Tell
@@ -47,7 +47,9 @@ async def _saturated(plan: Plan, model: str, known: dict[str, Setting], tell: Te
         atelier = await stack.enter_async_context(
             serve(plan.repository, "--instances", str(plan.cores), "--threads", "1")
         )
-        servers, trials = await open_peers(stack, plan, model, mix, plan.clients, known, tell)
+        await asyncio.sleep(CALIBRATED_AFTER)
+        servers, trials = await open_peers(stack, plan, model, mix, plan.clients, known, [atelier], tell)
+        everyone: dict[str, Server] = {"atelier": atelier, **servers}
 
         async def of_raw() -> dict[str, Any]:
             return {"rows": await asyncio.to_thread(raw.rows_per_second, best, plan.seconds)}
@@ -58,8 +60,10 @@ async def _saturated(plan: Plan, model: str, known: dict[str, Setting], tell: Te
             )
             return figures(load)
 
-        everyone: dict[str, Server] = {"atelier": atelier, **servers}
-        contenders = {"raw": of_raw} | {name: partial(of, server) for name, server in everyone.items()}
+        contenders = {"raw": partial(by_itself, None, everyone.values(), of_raw)} | {
+            name: partial(by_itself, server, everyone.values(), partial(of, server))
+            for name, server in everyone.items()
+        }
         runs = await take_turns(plan.runs, contenders, lambda words: tell(f"{model}, {words}"))
         formed = batch_rows(atelier.metrics(), graph.graph)
     return {

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contenders import by_itself
 from benchmarks.figures import figures
 from benchmarks.load import closed_loop
 from benchmarks.mixes import Mix, mixed
@@ -46,7 +47,10 @@ async def triton_backend(plan: Plan, tell: Tell) -> dict[str, Any]:
                         serve(folder, *over, "--triton-shared-memory", "system")
                     ),
                 }
-                contenders = {name: partial(_load, plan, mix, each) for name, each in gateways.items()}
+                contenders = {
+                    name: partial(by_itself, each, gateways.values(), partial(_load, plan, mix, each))
+                    for name, each in gateways.items()
+                }
                 runs = await take_turns(plan.runs, contenders, partial(_tell, tell, model))
                 graph = public.denoiser.graph
                 formed = {name: batch_rows(each.metrics(), graph) for name, each in gateways.items()}

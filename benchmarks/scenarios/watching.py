@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from benchmarks.contenders import by_itself
 from benchmarks.counting import count
 from benchmarks.load import closed_loop
 from benchmarks.mixes import Ask, Mix, alike, mixed
@@ -59,9 +60,16 @@ async def watching(plan: Plan, tell: Tell) -> dict[str, Any]:
         traced = await stack.enter_async_context(open_here(environment=endpoint))
         rates = {}
         for name, mix in mixes.items():
+            loads: dict[str, tuple[Atelier, int | None]] = {
+                **{how: (counting, times) for how, times in _TIMES.items()},
+                "traced": (traced, None),
+            }
             contenders = {
-                how: partial(_loaded, plan, counting, mix, times) for how, times in _TIMES.items()
-            } | {"traced": partial(_loaded, plan, traced, mix)}
+                how: partial(
+                    by_itself, gateway, [counting, traced], partial(_loaded, plan, gateway, mix, times)
+                )
+                for how, (gateway, times) in loads.items()
+            }
             rates[name] = await take_turns(
                 plan.runs, contenders, lambda words, name=name: tell(f"{name}, {words}")
             )
