@@ -213,12 +213,12 @@ class Dispatcher:
         return share if whole == 0 or split < _WORTH_SPLITTING * whole else 1
 
     def _room(self, lane: Lane) -> int:
-        """Rows of a batch: as many as are worth it, but no more than leave a batch for every instance, one to
-        go ahead and one to gather. With larger ones instances would be out of work between two batches."""
+        """Rows of a batch: as many as are worth it, but no more than leave a batch for every instance, and one
+        that gathers or goes ahead. With larger ones instances would be out of work between two batches."""
         best, there = lane.cost.best(lane.max_rows), lane.pending + lane.computing
         if there <= best:
             return best
-        return min(best, max(lane.cost.enough(lane.max_rows), there // (self._backend.slots() + 2)))
+        return min(best, max(lane.cost.enough(lane.max_rows), there // (self._backend.slots() + 1)))
 
     def _start(
         self,
