@@ -24,7 +24,7 @@ of a core more than its part of one of 32 or 64, though the call itself gains no
 diffusion less is counted, as everybody in a larger batch waits longer at each of them.
 """
 
-_NEAR_BEST, _GOOD_ENOUGH = 0.985, 0.96
+_NEAR_BEST, _GOOD_ENOUGH = 0.97, 0.93
 _NEIGHBOURS = 1.25  # the smaller, times this, is no less than the larger
 _DOUBT = 0.1  # of what is expected of a size after one call
 _SHORTEST_CALL, _LONGEST_CALL = 1e-9, 0.05
