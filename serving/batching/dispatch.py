@@ -213,7 +213,7 @@ class Dispatcher:
         return share if whole == 0 or split < _WORTH_SPLITTING * whole else 1
 
     def _room(self, lane: Lane) -> int:
-        """Rows of a batch: as many as are worth it, but no more than leave one for every instance and one that
+        """Rows of a batch: as many as are worth it, but no more than leave one for each instance and one that
         gathers or goes ahead. With larger ones instances would be out of work between two batches."""
         best, there = lane.cost.best(lane.max_rows), lane.pending + lane.computing
         if there <= best:
