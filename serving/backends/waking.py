@@ -31,13 +31,14 @@ class Waker:
 
     def call_soon(self, callback: Callable[..., object], *arguments: Any) -> None:
         """As `call_soon_threadsafe`, on this thread's core where the system can do that."""
-        if self._core is not None:
+        core = self._core  # another thread may find out meanwhile that it is not allowed
+        if core is not None:
             try:
                 cores = os.sched_getaffinity(self._thread)
-                os.sched_setaffinity(self._thread, {self._core()})
+                os.sched_setaffinity(self._thread, {core()})
             except OSError:  # a sandbox does not allow it
-                self._core = None
-        if self._core is None:
+                core = self._core = None
+        if core is None:
             self.loop.call_soon_threadsafe(callback, *arguments)
             return
         try:

@@ -113,7 +113,33 @@ def test_where_a_sandbox_forbids_it_the_loop_is_woken_as_ever(monkeypatch: pytes
     assert len(asked) == 1, "it is not tried again"
 
 
-def test_a_loop_that_is_closed_is_said_to_be(placed: list[tuple[int, set[int]]]) -> None:
+def test_a_thread_that_has_begun_wakes_the_loop_though_another_finds_it_forbidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, given_up, cores = threading.Event(), threading.Event(), os.sched_getaffinity(0)
+
+    def found(_: int) -> set[int]:
+        if begun.is_set():
+            raise PermissionError(1, "Operation not permitted")
+        begun.set()
+        assert given_up.wait(10)
+        return cores
+
+    async def wake() -> None:
+        waker, woken = Waker(asyncio.get_running_loop()), [asyncio.Event(), asyncio.Event()]
+        first = asyncio.create_task(asyncio.to_thread(waker.call_soon, woken[0].set))
+        await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(waker.call_soon, woken[1].set)
+        given_up.set()
+        await first
+        for each in woken:
+            await asyncio.wait_for(each.wait(), 10)
+
+    monkeypatch.setattr(os, "sched_getaffinity", found)
+    uvloop.run(wake())
+
+
+def test_a_loop_that_is_closed_is_said_to_be() -> None:
     wakers = []
 
     async def make() -> None:
