@@ -89,7 +89,9 @@ class Machine:
         self._free = asyncio.Semaphore(costs.instances)
         self._besides = asyncio.Semaphore(costs.instances)
 
-    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
+    async def infer(
+        self, graph: str, version: int, inputs: Tensors, *, first: bool = False, here: bool = False
+    ) -> Computed:
         """Zeros, after the time that the call takes."""
         rows, costs = len(next(iter(inputs.values()))), self._costs
         new, steps = divmod(float(inputs["noise_level"].sum()), _NEW)

@@ -52,11 +52,14 @@ class Backend(Protocol):
         While an instance waits for the gateway its core is the gateway's then, and not idle.
         """
 
-    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
+    async def infer(
+        self, graph: str, version: int, inputs: Tensors, *, first: bool = False, here: bool = False
+    ) -> Computed:
         """One call: inputs by name, each [rows, ...]; outputs likewise, and the time that it took.
 
         With `first` it does not wait for the calls before it, as far as the engine behind can do that; there
-        are at most as many of those at a time as of the others.
+        are at most as many of those at a time as of the others. With `here` the thread of the event loop may
+        compute it, if that is done on cores: it takes less time than to wake another one, and nobody waits.
 
         Cancelling ends the call where that can be; the inputs are not read any more when this returns.
         Raises `ServingError` UNAVAILABLE where the version is not loaded or the engine is gone.

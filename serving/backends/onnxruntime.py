@@ -143,13 +143,17 @@ class OnnxRuntimeBackend:
         """Whether it does so on cores and not on a GPU."""
         return not (self.choice.demanded or self._providers - {CPU})
 
-    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
-        """One call in a thread."""
+    async def infer(
+        self, graph: str, version: int, inputs: Tensors, *, first: bool = False, here: bool = False
+    ) -> Computed:
+        """One call, in a thread of its own unless it may be computed here."""
         loaded = self._sessions.get((graph, version))
         if loaded is None:
             raise ServingError(Code.UNAVAILABLE, f"version {version} of {graph} is not loaded")
         if loaded.provider != CPU:
             return await self._gpu_workers.call(_timed, loaded.calls, inputs, first=first)
+        if here:
+            return _timed(loaded.calls, inputs)
         # The system's scheduler shares the cores better than any order of calls on its busy threads.
         workers = self._express if first else self._workers
         return await workers.call(_timed, loaded.calls, inputs)

@@ -48,12 +48,13 @@ class Dispatcher:
         self._waiting: dict[Lane, None] = {}
         self._batches: dict[Batch, None] = {}
         self._running: Counter[str] = Counter()
+        self._busy = 0  # the sum of those
         self._overtaking = 0
 
     @property
     def pending(self) -> int:
         """Rows that wait. May be asked in another thread."""
-        return sum(lane.pending for lane in list(self._waiting))
+        return sum([lane.pending for lane in list(self._waiting)])
 
     @property
     def sociable(self) -> bool:
@@ -62,18 +63,20 @@ class Dispatcher:
         Not those of a diffusion's steps: whoever is late there is late at each step, and rows that are led by
         one batch put in their next calls together anyhow.
         """
+        if self._busy >= self._backend.slots():
+            return False
         lanes = [lane for lane in self._waiting if lane.pending]
-        return bool(lanes and self._running.total() < self._backend.slots()) and all(
-            _cheap(lane)
-            and lane.cost.seconds(lane.pending) < _SHORT_CALL
-            and lane.pending < lane.cost.full(lane.max_rows)
-            for lane in lanes
-        )
+        for lane in lanes:
+            if not _cheap(lane) or lane.cost.seconds(lane.pending) >= _SHORT_CALL:
+                return False
+            if lane.pending >= lane.cost.full(lane.max_rows):
+                return False
+        return bool(lanes)
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is computed."""
-        return not (self.pending or self._running.total() or self._overtaking)
+        return not (self.pending or self._busy or self._overtaking)
 
     def put(self, lane: Lane, entry: Entry) -> None:
         """A call waits in a lane."""
@@ -86,6 +89,7 @@ class Dispatcher:
     def occupy(self, graph: str, instances: int) -> None:
         """Takes instances for something else than batches, or gives them back where negative."""
         self._running[graph] += instances
+        self._busy += instances
 
     def drain(self) -> list[Entry]:
         """The calls that wait, which nobody is going to compute any more."""
@@ -98,7 +102,7 @@ class Dispatcher:
     def dispatch(self, *, together: bool = False) -> None:
         """Starts whatever can be started now. Rows that are `together` and cost next to nothing stay so, even
         where instances are idle."""
-        while (free := self._backend.slots() - self._running.total()) > 0:
+        while (free := self._backend.slots() - self._busy) > 0:
             chosen = self._next()
             if chosen is None:
                 break
@@ -118,14 +122,14 @@ class Dispatcher:
         del self._batches[batch]
         seconds = batch.rows * batch.lane.cost.row_seconds()
         slots = self._backend.slots()
-        busy = self._running.total() >= slots and self.pending > 0
+        busy = self._busy >= slots and self.pending > 0
         self._backlog.throughput.ended(seconds, slots, monotonic(), more=busy)
         batch.lane.running -= 1
         batch.lane.computing -= batch.rows
         if batch.first:
             self._overtaking -= 1
         else:
-            self._running[batch.lane.graph] -= 1
+            self.occupy(batch.lane.graph, -1)
 
     def earn(self, seconds: float) -> None:
         """So much has been computed."""
@@ -138,7 +142,7 @@ class Dispatcher:
         Where those are awaited by short requests it is not: they would miss it, and be a batch late at each
         of their steps.
         """
-        if self._running.total() == self._backend.slots() and not self._short_come_back():
+        if self._busy == self._backend.slots() and not self._short_come_back():
             chosen = self._next(ahead=1)
             if chosen is not None:
                 lane, urgency = chosen
@@ -159,7 +163,7 @@ class Dispatcher:
     def _overtake(self) -> None:
         """Small batches of short requests besides, that need not wait for an instance."""
         slots = self._backend.slots()
-        while self._running.total() >= slots > self._overtaking and self._haste.left:
+        while self._busy >= slots > self._overtaking and self._haste.left:
             if all(lane.sizes()[0] > self._short(lane) for lane in self._waiting):
                 break
             chosen = self._next(ahead=slots)
@@ -168,8 +172,10 @@ class Dispatcher:
 
     def _start_short(self, lane: Lane, *, first: bool = False) -> bool:
         """Starts a batch of short requests alone, if it is their turn and such requests are few enough."""
+        if not self._haste.left:
+            return False
         short = self._short(lane)
-        if not self._haste.left or lane.sizes()[0] > short:
+        if lane.sizes()[0] > short:
             return False
         turn = lane.turn(self._shares)
         if turn is None or turn[2] > short:
@@ -189,6 +195,8 @@ class Dispatcher:
             for lane in self._waiting
             if self._running[lane.graph] < self._backend.instances(lane.graph) + ahead
         ]
+        if not lanes:
+            return None
         under_way = self._backlog.takes(self._backlog.seconds)
         chosen = choose(lanes, self._shares, self._backend.slots(), monotonic(), under_way)
         if chosen is None:
@@ -207,6 +215,8 @@ class Dispatcher:
         What is free is shared among the lanes that wait, and a lane's rows over its share of it where that
         is quicker: on an idle engine they are computed side by side, rather than in one call on one core.
         """
+        if lane.pending == 1:
+            return 1
         share = max(1, free // len(self._waiting))
         share = min(share, self._backend.instances(lane.graph) - self._running[lane.graph])
         whole, split = lane.cost.seconds(lane.pending), lane.cost.seconds(-(-lane.pending // share))
@@ -246,7 +256,7 @@ class Dispatcher:
         if first:
             self._overtaking += 1
         else:
-            self._running[lane.graph] += 1
+            self.occupy(lane.graph, 1)
             # Shortly before it is done, half of a batch is enough to go ahead.
             seconds = lane.cost.seconds(batch.rows) * (1 - _SHORTLY)
             self._later(seconds, partial(self._run_ahead, _HALF))

@@ -113,11 +113,11 @@ class Batch:
     """Size class of the longest request in it."""
     first: bool = False
     """Whether it is computed besides those that the instances are busy with."""
+    begun: list[Entry] = field(init=False)
+    """The calls whose first rows are in it."""
 
-    @property
-    def begun(self) -> list[Entry]:
-        """The calls whose first rows are in it."""
-        return [part.entry for part in self.parts if part.start == 0]
+    def __post_init__(self) -> None:
+        self.begun = [part.entry for part in self.parts if part.start == 0]
 
     @property
     def wanted(self) -> bool:

@@ -47,6 +47,7 @@ def size_class(seconds: float) -> int:
     return round(_log_size(seconds))
 
 
+@lru_cache(maxsize=4096)
 def price(seconds: float) -> float:
     """What a second counts for requests of so much compute time: at a quarter of the size a third."""
     return math.pow(_FAVOUR, _log_size(seconds))
@@ -164,8 +165,11 @@ class Queue(Generic[T]):
 
     def sizes(self) -> tuple[int, int]:
         """The least and the greatest size class that may wait."""
-        sizes = [kind[0] for flows in self._flows.values() for kind in flows]
-        return (min(sizes), max(sizes)) if sizes else (LARGEST_SIZE, SMALLEST_SIZE)
+        least, greatest = LARGEST_SIZE, SMALLEST_SIZE
+        for flows in self._flows.values():
+            for size, _ in flows:
+                least, greatest = min(least, size), max(greatest, size)
+        return least, greatest
 
     def turn(self, shares: Shares, largest: int = LARGEST_SIZE) -> tuple[Turn, T] | None:
         """Whose turn it is, if anybody waits whose request is of the size class `largest` or below."""
@@ -242,14 +246,14 @@ def choose(
     deadline is near when its call could no longer begin in time after all of that, and a batch more: whatever
     must begin before that horizon goes before whatever need not.
     """
-    tightest = min(lanes, key=lambda lane: lane.latest_start(now), default=None)
-    if tightest is None:
+    if not lanes:
         return None
-    backlog = max(under_way, sum(lane.seconds() for lane in lanes)) / slots
-    longest = max(lane.longest() for lane in lanes)
-    horizon = now + backlog + longest
-    if tightest.latest_start(now) <= horizon:
-        return tightest, horizon
+    starts = [lane.latest_start(now) for lane in lanes]
+    tightest = min(starts)
+    backlog = max(under_way, sum([lane.seconds() for lane in lanes])) / slots
+    horizon = now + backlog + max([lane.longest() for lane in lanes])
+    if tightest <= horizon:
+        return lanes[starts.index(tightest)], horizon
     if len(lanes) == 1:
         return lanes[0], None
     turns = [(turn, place) for place, lane in enumerate(lanes) if (turn := lane.turn(shares)) is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -53,7 +53,7 @@ class Ticket:
     """Time that its calls have waited for an instance."""
     compute_seconds: float = 0.0
     """Time that its calls have taken from their first row to their last."""
-    rows: Counter[str] = field(default_factory=Counter)
+    rows: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Rows that were computed for it, by graph."""
     backlog: Backlog | None = None
     """Where what is left of it is counted while it is under way."""

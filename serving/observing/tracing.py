@@ -10,7 +10,7 @@ Off by default. What it costs then is to look whether the current request has a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from time import time_ns
@@ -21,6 +21,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 _PROPAGATOR = TraceContextTextMapPropagator()
+_NO_SPAN = nullcontext()
 
 # What is the gateway's fault: the others are the client's, and no error of the span.
 _FAULTS = frozenset({"INTERNAL", "UNAVAILABLE", "UNKNOWN", "DATA_LOSS", "UNIMPLEMENTED", "DEADLINE_EXCEEDED"})
@@ -75,15 +76,12 @@ def end_request(code: str) -> None:
             traced.span.set_status(StatusCode.ERROR, code)
 
 
-@contextmanager
-def span(name: str) -> Iterator[None]:
+def span(name: str) -> AbstractContextManager[None]:
     """A span of work inside of the current request."""
     traced = _current.get()
     if traced is None:
-        yield
-        return
-    with _open(traced.tracer, traced.tracer.start_span(name, traced.below())):
-        yield
+        return _NO_SPAN
+    return _open(traced.tracer, traced.tracer.start_span(name, traced.below()))
 
 
 def begin_step(traced: Traced | None, graph: str, rows: int) -> Traced | None:
@@ -109,13 +107,13 @@ def end_step(step: Traced | None) -> None:
         step.span.end()
 
 
-@contextmanager
-def call_span(graph: str, version: int, rows: int, steps: Sequence[Traced | None]) -> Iterator[None]:
+def call_span(
+    graph: str, version: int, rows: int, steps: Sequence[Traced | None]
+) -> AbstractContextManager[None]:
     """The span of one call of the backend, on behalf of the steps that are traced."""
     traced = [step for step in steps if step is not None]
     if not traced:
-        yield
-        return
+        return _NO_SPAN
     first = traced[0]
     links = [Link(step.span.get_span_context()) for step in traced]
     attributes: dict[str, AttributeValue] = {
@@ -127,8 +125,7 @@ def call_span(graph: str, version: int, rows: int, steps: Sequence[Traced | None
     called = first.tracer.start_span(f"call {graph}", first.below(), SpanKind.CLIENT, attributes, links)
     for step in traced[1:]:
         step.span.add_link(called.get_span_context())
-    with _open(first.tracer, called):
-        yield
+    return _open(first.tracer, called)
 
 
 def inject() -> dict[str, str]:

@@ -23,7 +23,9 @@ def one_pass(
     """A generator or decoder on latents from the prior; `truncation` scales them towards the mean, 0."""
     spec = graph.input("latent")
     assert spec is not None, "checked when the catalog was made"
-    latent = truncation * normal(seed, count, spec.shape, Stream.PRIOR)
+    latent = normal(seed, count, spec.shape, Stream.PRIOR)
+    if truncation != 1:
+        latent *= truncation
     return (yield from draw(graph, latent, class_id, seed=seed))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from serving.backends import Backend
@@ -29,6 +29,25 @@ class _Held:
     leases: int = 0
     retired: bool = False
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class _Lease(AbstractContextManager[None]):
+    """Holds loaded versions for a block; a generator, which each request has one of, would take longer."""
+
+    def __init__(
+        self, held: list[tuple[Graph, _Held]], unload_if_unused: Callable[[Graph, _Held], None]
+    ) -> None:
+        self._held = held
+        self._unload_if_unused = unload_if_unused
+
+    def __enter__(self) -> None:
+        for _, held in self._held:
+            held.leases += 1
+
+    def __exit__(self, *_: object) -> None:
+        for graph, held in self._held:
+            held.leases -= 1
+            self._unload_if_unused(graph, held)
 
 
 class Holdings:
@@ -92,18 +111,9 @@ class Holdings:
         if before is not None:
             self._engine.inherit(manifest.graph, version, before)
 
-    @contextmanager
-    def lease(self, graphs: Collection[Graph]) -> Iterator[None]:
+    def lease(self, graphs: Iterable[Graph]) -> AbstractContextManager[None]:
         """Holds loaded versions while a request lasts, whatever becomes of them meanwhile."""
-        held = [self._held[graph] for graph in graphs]
-        for each in held:
-            each.leases += 1
-        try:
-            yield
-        finally:
-            for graph, each in zip(graphs, held, strict=True):
-                each.leases -= 1
-                self._unload_if_unused(graph, each)
+        return _Lease([(graph, self._held[graph]) for graph in graphs], self._unload_if_unused)
 
     def retire(self, graph: Graph) -> None:
         """Nobody asks for it any more: it is unloaded as soon as nobody uses it."""

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from serving.backends import Backend
@@ -73,11 +73,9 @@ class Repository:
         with self.keep(model, version):
             yield model, version
 
-    @contextmanager
-    def keep(self, model: PublicModel, version: int) -> Iterator[None]:
+    def keep(self, model: PublicModel, version: int) -> AbstractContextManager[None]:
         """Holds a version that somebody holds already for one more."""
-        with self._holdings.lease([(manifest.graph, version) for manifest in model.graphs.values()]):
-            yield
+        return self._holdings.lease((manifest.graph, version) for manifest in model.graphs.values())
 
     def ready_versions(self, model: PublicModel) -> list[int]:
         """Versions that new requests may go to."""
@@ -273,16 +271,17 @@ class Repository:
 
     def _held(self, model: PublicModel, version: int) -> bool:
         """Whether all graphs of a version are loaded, as the model has them."""
-        return all(
-            (held := self._holdings.manifest(manifest.graph, version)) is not None
-            and same_version(held, manifest, version)
-            for manifest in model.graphs.values()
-        )
+        for manifest in model.graphs.values():
+            held = self._holdings.manifest(manifest.graph, version)
+            if held is None or not same_version(held, manifest, version):
+                return False
+        return True
 
     def _ready(self, model: PublicModel, version: int) -> bool:
         """Whether a version can be called now."""
-        graphs = model.graphs.values()
-        return self._held(model, version) and all(self._backend.ready(m.graph, version) for m in graphs)
+        if not self._held(model, version):
+            return False
+        return all(self._backend.ready(manifest.graph, version) for manifest in model.graphs.values())
 
     def _not_ready(self, model: PublicModel, version: int) -> ServingError:
         what = f"version {version} of {model.name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import isfinite
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -49,8 +50,7 @@ class PicturePool:
         """Images that a graph made, as they are answered."""
         began = monotonic()
         with span("encode"):
-            size = sum(image.nbytes for image in images)
-            if image_format == pb.IMAGE_FORMAT_RAW_U8 and size <= _AT_ONCE_BYTES:
+            if image_format == pb.IMAGE_FORMAT_RAW_U8 and _size(images) <= _AT_ONCE_BYTES:
                 encoded = _encode(images, graph.value_range, image_format)
             else:
                 encoded = await self.run(_encode, images, graph.value_range, image_format)
@@ -86,8 +86,8 @@ def _encode(
 ) -> list[pb.Image]:
     encoded: list[pb.Image] = []
     for stack in _stacks(images):
-        finite = np.isfinite(stack)
-        if not finite.all():
+        # The sum of squares tells in one go, but for finite values so large that it is infinite too.
+        if not isfinite(np.vdot(stack, stack)) and not (finite := np.isfinite(stack)).all():
             place = len(encoded) + int(finite.all(axis=(1, 2, 3)).argmin())
             raise ServingError(
                 Code.INTERNAL,
@@ -95,6 +95,11 @@ def _encode(
             )
         encoded += [pictures.encode(p, image_format) for p in pictures.to_pixels(stack, value_range)]
     return encoded
+
+
+def _size(images: Sequence[Array] | Array) -> int:
+    """Bytes of images."""
+    return images.nbytes if isinstance(images, np.ndarray) else sum(image.nbytes for image in images)
 
 
 def _stacks(images: Sequence[Array] | Array) -> Iterator[Array]:

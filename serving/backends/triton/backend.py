@@ -142,7 +142,9 @@ class TritonBackend:
         """Another process computes, and is idle for as long as messages take."""
         return False
 
-    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
+    async def infer(
+        self, graph: str, version: int, inputs: Tensors, *, first: bool = False, here: bool = False
+    ) -> Computed:
         """One call, to the server with least to do; where that one goes, to another: calls are pure."""
         tried: set[Endpoint] = set()
         error: ServingError | None = None

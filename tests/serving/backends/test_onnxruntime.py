@@ -42,6 +42,17 @@ async def test_a_loaded_graph_computes_rows(backend: OnnxRuntimeBackend) -> None
     assert seconds > 0
 
 
+async def test_a_call_that_is_computed_here_is_done_without_a_turn_of_the_event_loop(
+    backend: OnnxRuntimeBackend,
+) -> None:
+    await backend.load("tiny_translator_a_to_b", 1)
+    image = np.random.default_rng(0).standard_normal((1, 3, 4, 8)).astype(np.float32)
+    call = backend.infer("tiny_translator_a_to_b", 1, {"image": image}, here=True)
+    with pytest.raises(StopIteration) as done:
+        call.send(None)
+    np.testing.assert_array_equal(done.value.value.outputs["translated"], -image)
+
+
 async def test_calls_run_side_by_side_on_one_session(backend: OnnxRuntimeBackend) -> None:
     await backend.load("tiny_translator_b_to_a", 1)
     images = np.random.default_rng(0).standard_normal((8, 1, 3, 64, 64)).astype(np.float32)

@@ -30,15 +30,19 @@ class HeldBackend(OnnxRuntimeBackend):
     def __init__(self, repository: Path, instances: int = 1) -> None:
         super().__init__(repository=repository, device="cpu", instances=instances, threads=1)
         self.seen: list[Tensors] = []
+        self.here: list[bool] = []
         self.errors: list[Exception] = []
         self._gate = asyncio.Semaphore(0)
 
-    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
+    async def infer(
+        self, graph: str, version: int, inputs: Tensors, *, first: bool = False, here: bool = False
+    ) -> Computed:
         self.seen.append({name: array.copy() for name, array in inputs.items()})
+        self.here.append(here)
         await self._gate.acquire()
         if self.errors:
             raise self.errors.pop()
-        return await super().infer(graph, version, inputs, first=first)
+        return await super().infer(graph, version, inputs, first=first, here=here)
 
     def let_go(self, calls: int = 1000) -> None:
         for _ in range(calls):
@@ -120,6 +124,28 @@ async def test_an_idle_engine_computes_at_once(bench: Bench) -> None:
     assert bench.backend.batches == [3]
     bench.backend.let_go()
     np.testing.assert_array_equal((await task)["translated"], -image(3).inputs["image"])
+
+
+async def test_a_moment_is_computed_in_the_loops_own_thread_when_nobody_else_is_there(bench: Bench) -> None:
+    bench.backend.let_go()
+    await bench.ask(gan(1))
+    cost = bench.engine.cost(GAN, 1)
+    assert cost is not None
+    for _ in range(25):
+        cost.observe(1, 0.0001)
+    await bench.ask(gan(1))
+    await asyncio.gather(bench.ask(gan(1)), bench.ask(gan(1)))
+    others = [Ticket(version=1, deadline=monotonic() + 60) for _ in range(2)]
+    for ticket in others:
+        bench.engine.backlog.add(ticket)
+    await bench.ask(gan(1))
+    for ticket in others:
+        bench.engine.backlog.remove(ticket)
+    for _ in range(25):
+        cost.observe(1, 0.01)
+    await bench.ask(gan(1))
+    # At first nobody knows what it costs; then there are two calls, then other requests, then it is long.
+    assert bench.backend.here == [False, True, False, False, False]
 
 
 async def test_what_waits_while_the_engine_is_busy_shares_the_next_call(bench: Bench) -> None:

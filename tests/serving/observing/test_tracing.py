@@ -221,9 +221,11 @@ class Injecting(OnnxRuntimeBackend):
 
     headers: list[dict[str, str]] = []  # noqa: RUF012 - of the class, which the settings make an instance of
 
-    async def infer(self, graph: str, version: int, inputs: Tensors, *, first: bool = False) -> Computed:
+    async def infer(
+        self, graph: str, version: int, inputs: Tensors, *, first: bool = False, here: bool = False
+    ) -> Computed:
         self.headers.append(inject())
-        return await super().infer(graph, version, inputs, first=first)
+        return await super().infer(graph, version, inputs, first=first, here=here)
 
 
 async def test_a_backend_hands_the_trace_on(
