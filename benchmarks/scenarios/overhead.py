@@ -16,6 +16,7 @@ from benchmarks.summary import percentile
 from serving.catalog import build, scan
 
 _REQUESTS = 200
+_IN_A_ROW = 20  # of one protocol: nobody turns from one to the other and back with each request
 
 
 async def overhead(plan: Plan, tell: Tell) -> dict[str, Any]:
@@ -32,18 +33,21 @@ async def overhead(plan: Plan, tell: Tell) -> dict[str, Any]:
         await asyncio.sleep(CALIBRATED_AFTER)
         for run in range(plan.runs):
             tell(f"overhead of {model}, run {run + 1} of {plan.runs}")
-            times, http_times = [], []
-            for seed in range(2 * _REQUESTS):
-                ask = Ask(model=model, seed=seed, class_id=0)
-                began = perf_counter()
-                if seed % 2:
+            times: list[float] = []
+            http_times: list[float] = []
+            for first in range(0, _REQUESTS, _IN_A_ROW):
+                for seed in range(first, first + _IN_A_ROW):
+                    ask = Ask(model=model, seed=seed, class_id=0)
+                    began = perf_counter()
+                    await atelier.send(ask)
+                    times.append(perf_counter() - began)
+                for seed in range(first, first + _IN_A_ROW):
+                    ask = Ask(model=model, seed=_REQUESTS + seed, class_id=0)
+                    began = perf_counter()
                     status, body = await http.post(f"/v1/models/{model}:generate", json_body(ask))
                     if status != 200:
                         raise RuntimeError(f"a request over HTTP was answered with {status}: {body!r}")
                     http_times.append(perf_counter() - began)
-                else:
-                    await atelier.send(ask)
-                    times.append(perf_counter() - began)
             calls = await asyncio.to_thread(raw.seconds_per_call, 1, _REQUESTS)
             runs.append(
                 {
