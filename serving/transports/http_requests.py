@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -18,6 +20,36 @@ from serving.transports.http_errors import MediaTypeError, TooLargeError, TooSlo
 Result = TypeVar("Result")
 
 _LEAST_RATE = 65_536  # bytes a second that a body may not stay below for long
+
+
+PRESENCE, WHOLE_BODY = "presence", "whole_body"
+"""What the server says in the state of a request's scope: whether its client is there, as a `Presence`, and
+that no more of its body is to come."""
+
+
+class Presence:
+    """Whether a client is there, told by its connection: to wait for that would take a task for each request."""
+
+    def __init__(self) -> None:
+        self._ended = False
+        self._callbacks: set[Callable[[], None]] = set()
+
+    def end(self) -> None:
+        """It has gone."""
+        self._ended = True
+        for callback in tuple(self._callbacks):
+            callback()
+
+    @contextmanager
+    def ends_with(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Calls a function when it goes during the block, or at once where it has gone."""
+        self._callbacks.add(callback)
+        try:
+            if self._ended:
+                callback()
+            yield
+        finally:
+            self._callbacks.discard(callback)
 
 
 class ClientGoneError(Exception):
@@ -67,7 +99,9 @@ async def read_body(request: Request, settings: Settings, *, compressed: bool = 
     chunks, size, more = [], 0, True
     began = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(settings.receive_timeout) as patience:
+        # What is there already is not waited for.
+        there = WHOLE_BODY in request.scope["state"]
+        async with asyncio.timeout(None if there else settings.receive_timeout) as patience:
             while more:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
@@ -87,20 +121,12 @@ async def read_body(request: Request, settings: Settings, *, compressed: bool = 
 async def unless_gone(request: Request, answer: Coroutine[Any, Any, Result]) -> Result:
     """The answer, unless its client goes away first: then it is cancelled, and `ClientGoneError` raised."""
     try:
-        async with asyncio.timeout(None) as presence:
-            watch = asyncio.create_task(_watch(request, presence))
-            try:
+        async with asyncio.timeout(None) as waiting:
+            now = asyncio.get_running_loop().time()
+            presence: Presence = request.scope["state"].get(PRESENCE) or Presence()
+            with presence.ends_with(partial(waiting.reschedule, now)):
                 return await answer
-            finally:
-                watch.cancel()
     except TimeoutError:
-        if presence.expired():
+        if waiting.expired():
             raise ClientGoneError from None
         raise
-
-
-async def _watch(request: Request, presence: asyncio.Timeout) -> None:
-    """Ends a block when the client has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    presence.reschedule(asyncio.get_running_loop().time())

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.settings import Settings
+from serving.transports.http_requests import PRESENCE, WHOLE_BODY, Presence
 
 _PARTING_SECONDS = 1  # beyond the grace, in which those that the service cut off are told
 _CLOSE = (b"connection", b"close")
@@ -51,6 +52,7 @@ class _Protocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = False
         self._in_body = False
+        self._presence = Presence()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
         super().connection_made(transport)
@@ -59,13 +61,13 @@ class _Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._arrived()
         super().connection_lost(exc)
+        self._presence.end()
 
     def data_received(self, data: bytes) -> None:
         if not self._in_body:
-            self._expect()
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head:  # the next one may have begun behind the last
+        if self._in_head or self._head_bytes:  # as a rule heads come whole
             self._expect()
         if self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The head of the request is over {_HEAD_BYTES} bytes.")
@@ -73,6 +75,7 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_head = True
         super().on_message_begin()
+        self.scope["state"] |= {PRESENCE: self._presence}
 
     def on_headers_complete(self) -> None:
         self._arrived()
@@ -85,6 +88,7 @@ class _Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._arrived()
         self._in_body = False
+        self.scope["state"] |= {WHOLE_BODY: True}
         super().on_message_complete()
 
     def on_response_complete(self) -> None:

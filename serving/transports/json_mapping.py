@@ -79,7 +79,7 @@ def _writer(field: FieldDescriptor) -> _Convert:
 def _single_writer(field: FieldDescriptor) -> _Convert:
     if field.message_type is not None:
         if field.message_type.full_name == "google.protobuf.Duration":
-            return Duration.ToJsonString
+            return _duration
         known_to_protobuf = field.message_type.full_name.startswith("google.protobuf.")
         return json_format.MessageToDict if known_to_protobuf else to_document
     if field.enum_type is not None:
@@ -98,6 +98,13 @@ def _key(key: Any) -> str:
 
 def _as_it_is(value: Any) -> Any:
     return value
+
+
+def _duration(value: Duration) -> str:
+    """Seconds with 0, 3, 6 or 9 decimal places."""
+    if value.seconds < 0 or not 0 < value.nanos < 10**9:
+        return value.ToJsonString()
+    return f"{value.seconds}.{value.nanos:09}".removesuffix("000").removesuffix("000") + "s"
 
 
 def _real(value: float) -> float | str:
