@@ -7,8 +7,8 @@ client may be told of raises `ServingError`; any other exception is an internal 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from serving.programs.translate import translate
 from serving.repository.control import Control
 from serving.repository.live import Repository
 from serving.requests import checks
-from serving.requests.context import RequestContext, Requests, new_ticket
+from serving.requests.context import RequestContext, Requests, Tracked, new_ticket
 from serving.requests.describe import describe, run_info
 from serving.requests.drawing import Drawing
 from serving.requests.exploration import DEFAULT_COUNT, Bounds, latent_message, plan_exploration
@@ -178,15 +178,12 @@ class Service:
         self, request: pb.TranslateImagesRequest, context: RequestContext
     ) -> pb.TranslateImagesResponse:
         """Images carried from one domain to the other."""
-        async with self._serving("TranslateImages", request, context, "translate") as (
-            model,
-            version,
-            deadline,
-        ):
+        async with self._track("TranslateImages", request, context) as tracked:
+            model, version = self._find(tracked, request, context, "translate")
             graph = checks.direction(request.direction, model)
             image_format = checks.image_format(request.format)
             checks.number_of("images", request.images, self._settings.max_images)
-            ticket = new_ticket(context, version, deadline, graph, len(request.images))
+            ticket = new_ticket(context, version, tracked.deadline, graph, len(request.images))
             with self._runner.admitted(ticket):
                 images = await self._images(request.images, model, graph)
                 with self._runner.hold(2 * sum(image.nbytes for image in images)):
@@ -205,11 +202,12 @@ class Service:
         self, request: pb.EncodeImagesRequest, context: RequestContext
     ) -> pb.EncodeImagesResponse:
         """Latents of images: the means of what the encoder says."""
-        async with self._serving("EncodeImages", request, context, "encode") as (model, version, deadline):
+        async with self._track("EncodeImages", request, context) as tracked:
+            model, version = self._find(tracked, request, context, "encode")
             graph = model.graphs["encoder"]
             class_id = checks.required_class_id(request, model, graph)
             checks.number_of("images", request.images, self._settings.max_images)
-            ticket = new_ticket(context, version, deadline, graph, len(request.images))
+            ticket = new_ticket(context, version, tracked.deadline, graph, len(request.images))
             with self._runner.admitted(ticket):
                 images = np.stack(await self._images(request.images, model, graph))
                 classes = None if class_id is None else np.full(len(images), class_id, np.int64)
@@ -220,7 +218,8 @@ class Service:
         self, request: pb.DecodeLatentsRequest, context: RequestContext
     ) -> pb.DecodeLatentsResponse:
         """Images of latents."""
-        async with self._serving("DecodeLatents", request, context, "decode") as (model, version, deadline):
+        async with self._track("DecodeLatents", request, context) as tracked:
+            model, version = self._find(tracked, request, context, "decode")
             graph, spec = model.drawn, model.latent
             assert graph is not None
             assert spec is not None, "a model that decodes has a latent"
@@ -231,7 +230,7 @@ class Service:
                 [checks.latent(f"latents[{i}]", x, spec, model) for i, x in enumerate(request.latents)]
             )
             classes = None if class_id is None else np.full(len(latents), class_id, np.int64)
-            ticket = new_ticket(context, version, deadline, graph, len(latents))
+            ticket = new_ticket(context, version, tracked.deadline, graph, len(latents))
             with self._runner.admitted(ticket):
                 drawn = await self._runner.run(draw(graph, latents, classes), ticket)
             return pb.DecodeLatentsResponse(
@@ -242,14 +241,15 @@ class Service:
         self, request: pb.ExploreLatentsRequest, context: RequestContext
     ) -> pb.ExploreLatentsResponse:
         """Images along a path through latent space."""
-        async with self._serving("ExploreLatents", request, context, "decode") as (model, version, deadline):
+        async with self._track("ExploreLatents", request, context) as tracked:
+            model, version = self._find(tracked, request, context, "decode")
             bounds = Bounds(
                 max_count=self._settings.max_count,
                 max_images=self._settings.max_images,
                 max_image_pixels=self._settings.max_image_pixels,
             )
             exploration = await self._pictures.run(plan_exploration, request, model, bounds)
-            ticket = new_ticket(context, version, deadline, exploration.decoder, exploration.rows)
+            ticket = new_ticket(context, version, tracked.deadline, exploration.decoder, exploration.rows)
             with self._runner.admitted(ticket):
                 latents, drawn = await self._runner.run(exploration.program(), ticket)
             return pb.ExploreLatentsResponse(
@@ -279,7 +279,8 @@ class Service:
         update: Callable[[tuple[Generation, Progress]], None] | None = None,
         kept: ExitStack | None = None,
     ) -> pb.GenerateImagesResponse:
-        async with self._serving(method, request, context, "generate") as (model, version, deadline):
+        async with self._track(method, request, context) as tracked:
+            model, version = self._find(tracked, request, context, "generate")
             if kept is not None:
                 kept.enter_context(self._repository.keep(model, version))
             generation = plan(request, model, version, self._settings.max_count)
@@ -288,7 +289,7 @@ class Service:
                 if update is not None:
                     update((generation, progress))
 
-            ticket = new_ticket(context, version, deadline)
+            ticket = new_ticket(context, version, tracked.deadline)
             return await self._drawing.draw(generation, ticket, seeded=request.HasField("seed"), tell=tell)
 
     async def _event(
@@ -309,20 +310,22 @@ class Service:
             progress=pb.Progress(step=progress.step, steps=progress.steps, previews=previews)
         )
 
-    @asynccontextmanager
-    async def _serving(
-        self, method: str, request: _Asked, context: RequestContext, task: str
-    ) -> AsyncIterator[tuple[PublicModel, int, float]]:
-        """A request for a model that has the task; yields model, version and deadline.
-
-        The version stays loaded until the request has ended, whatever happens in the repository.
-        """
+    def _track(
+        self, method: str, request: _Asked, context: RequestContext
+    ) -> AbstractAsyncContextManager[Tracked]:
+        """A request for a model, under way while the block lasts."""
         images = _images_asked(request)
-        async with self._requests.track(method, request.model, context, images=images) as tracked:
-            key = _retry_key(request, context)
-            with self._repository.lease(request.model, request.version, task, key) as (model, version):
-                tracked.resolved(task, version)
-                yield model, version, tracked.deadline
+        return self._requests.track(method, request.model, context, images=images)
+
+    def _find(
+        self, tracked: Tracked, request: _Asked, context: RequestContext, task: str
+    ) -> tuple[PublicModel, int]:
+        """The model that has the task, and its version, which stays loaded until the request has ended,
+        whatever happens in the repository."""
+        key = _retry_key(request, context)
+        model, version = self._repository.find(request.model, request.version, task, key)
+        tracked.resolved(task, version, self._repository.keep(model, version))
+        return model, version
 
     def _describe(self, model: PublicModel) -> pb.Model:
         repository = self._repository

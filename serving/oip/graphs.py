@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from tritonclient.grpc import model_config_pb2, service_pb2
@@ -58,12 +58,9 @@ class Graphs:
             )
         return manifest, number
 
-    @contextmanager
-    def lease(self, name: str, asked: str, key: str) -> Iterator[tuple[Manifest, int]]:
-        """The graph and the version that a request means, loaded until the block ends; raises as `find`."""
-        manifest, version = self.find(name, asked, key)
-        with self._repository.keep(self._repository.catalog.models[manifest.model], version):
-            yield manifest, version
+    def keep(self, manifest: Manifest, version: int) -> AbstractContextManager[None]:
+        """Holds a version of a graph's model that is loaded until the block ends."""
+        return self._repository.keep(self._repository.catalog.models[manifest.model], version)
 
     def is_ready(self, name: str, asked: str) -> bool:
         """Whether that can be called. INVALID_ARGUMENT for a version that is no number."""

@@ -115,16 +115,16 @@ class OpenInference:
         model, rows = (known.model, min(request.rows, known.max_batch_size)) if known else ("", 0)
         async with self._requests.track("ModelInfer", model, context, images=max(0, rows)) as tracked:
             key = request.request_id or context.request_id
-            with self._graphs.lease(request.graph, request.version, key) as (manifest, version):
-                tracked.resolved("infer", version)
-                check_outputs(request, manifest)
-                for place in request.places:
-                    self.shared_memory.check(place)
-                with self._runner.hold(sum(place.byte_size for place in request.places)):
-                    outputs = await self._compute(request, context, manifest, version, tracked.deadline)
-                return InferAnswer(
-                    graph=manifest.graph, version=version, request_id=request.request_id, outputs=outputs
-                )
+            manifest, version = self._graphs.find(request.graph, request.version, key)
+            tracked.resolved("infer", version, self._graphs.keep(manifest, version))
+            check_outputs(request, manifest)
+            for place in request.places:
+                self.shared_memory.check(place)
+            with self._runner.hold(sum(place.byte_size for place in request.places)):
+                outputs = await self._compute(request, context, manifest, version, tracked.deadline)
+            return InferAnswer(
+                graph=manifest.graph, version=version, request_id=request.request_id, outputs=outputs
+            )
 
     async def load_model(
         self, repository: str, name: str, parameters: Iterable[str], context: RequestContext

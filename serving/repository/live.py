@@ -11,8 +11,8 @@ import asyncio
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Hashable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from serving.backends import Backend
@@ -58,9 +58,8 @@ class Repository:
         """Whether that is the name of a model."""
         return name in self.catalog.models
 
-    @contextmanager
-    def lease(self, name: str, asked: int, task: str, key: str = "") -> Iterator[tuple[PublicModel, int]]:
-        """The model and version of a request, which can do the task, loaded until the block ends.
+    def find(self, name: str, asked: int, task: str, key: str = "") -> tuple[PublicModel, int]:
+        """The model and version of a request, which can do the task. It is loaded now: `keep` it so.
 
         `key` decides where a canary shares the requests out: the same key, the same version.
         """
@@ -70,11 +69,10 @@ class Repository:
         version = model.version(asked, ready, key)
         if version not in ready and not self._ready(model, version):
             raise self._not_ready(model, version)
-        with self.keep(model, version):
-            yield model, version
+        return model, version
 
     def keep(self, model: PublicModel, version: int) -> AbstractContextManager[None]:
-        """Holds a version that somebody holds already for one more."""
+        """Holds a version that is loaded until the block ends."""
         return self._holdings.lease((manifest.graph, version) for manifest in model.graphs.values())
 
     def ready_versions(self, model: PublicModel) -> list[int]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Container
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
 from time import monotonic
@@ -68,11 +68,20 @@ class Tracked:
     """What it asks of its model, once that has been looked up."""
     version: str = ""
     """Of which version."""
+    held: AbstractContextManager[None] | None = None
+    """What keeps that version loaded."""
 
-    def resolved(self, task: str, version: int) -> None:
-        """Its model has been looked up."""
+    def resolved(self, task: str, version: int, keep: AbstractContextManager[None]) -> None:
+        """Its model has been looked up, and is kept until the request has ended."""
         self.task, self.version = task, str(version)
         describe_request(task=task, version=self.version)
+        keep.__enter__()
+        self.held = keep
+
+    def release(self) -> None:
+        """It has ended."""
+        if self.held is not None:
+            self.held.__exit__(None, None, None)
 
 
 class Requests:
@@ -138,6 +147,7 @@ class Requests:
             raise ServingError(code, "internal error; the log of the gateway says why") from error
         finally:
             self._tasks.discard(task)
+            tracked.release()
             seconds = monotonic() - began
             self._metrics.in_flight(method).dec()
             self._metrics.answered(

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -28,25 +27,25 @@ that no more of its body is to come."""
 
 
 class Presence:
-    """Whether a client is there, told by its connection: to wait for that would take a task for each request."""
+    """Whether a client is there, told by its connection: a task that waits for that would be one for each
+    request."""
 
     def __init__(self) -> None:
-        self._ended = False
-        self._callbacks: set[Callable[[], None]] = set()
+        self.ended = False
+        """Whether it has gone."""
+        self._callbacks: set[Callable[[], object]] = set()
 
     def end(self) -> None:
         """It has gone."""
-        self._ended = True
+        self.ended = True
         for callback in tuple(self._callbacks):
             callback()
 
     @contextmanager
-    def ends_with(self, callback: Callable[[], None]) -> Iterator[None]:
-        """Calls a function when it goes during the block, or at once where it has gone."""
+    def ends_with(self, callback: Callable[[], object]) -> Iterator[None]:
+        """Calls a function when it goes during the block."""
         self._callbacks.add(callback)
         try:
-            if self._ended:
-                callback()
             yield
         finally:
             self._callbacks.discard(callback)
@@ -96,37 +95,48 @@ async def read_body(request: Request, settings: Settings, *, compressed: bool = 
     encoding = headers.get("content-encoding", "identity").lower()
     if encoding != "identity" and not compressed:
         raise MediaTypeError(f"a body with Content-Encoding {encoding!r}: send it as it is, not compressed")
-    chunks, size, more = [], 0, True
+    if WHOLE_BODY in request.scope["state"]:
+        return await _receive(request, limit, lambda size: None)
     began = asyncio.get_running_loop().time()
     try:
-        # What is there already is not waited for.
-        there = WHOLE_BODY in request.scope["state"]
-        async with asyncio.timeout(None if there else settings.receive_timeout) as patience:
-            while more:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGoneError
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-                if size > limit:
-                    raise TooLargeError(limit)
-                more = message.get("more_body", False)
-                if more and size < expected:
+        async with asyncio.timeout(settings.receive_timeout) as patience:
+
+            def wait_longer(size: int) -> None:
+                if size < expected:
                     patience.reschedule(began + settings.receive_timeout + size / _LEAST_RATE)
+
+            return await _receive(request, limit, wait_longer)
     except TimeoutError as error:
         raise TooSlowError(asyncio.get_running_loop().time() - began) from error
-    return b"".join(chunks)
+
+
+async def _receive(request: Request, limit: int, more_is_to_come: Callable[[int], None]) -> bytes:
+    chunks, size = [], 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            raise TooLargeError(limit)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+        more_is_to_come(size)
 
 
 async def unless_gone(request: Request, answer: Coroutine[Any, Any, Result]) -> Result:
     """The answer, unless its client goes away first: then it is cancelled, and `ClientGoneError` raised."""
+    task = asyncio.current_task()
+    assert task is not None, "requests run in tasks"
+    presence: Presence = request.scope["state"].get(PRESENCE) or Presence()
+    if presence.ended:
+        answer.close()
+        raise ClientGoneError
     try:
-        async with asyncio.timeout(None) as waiting:
-            now = asyncio.get_running_loop().time()
-            presence: Presence = request.scope["state"].get(PRESENCE) or Presence()
-            with presence.ends_with(partial(waiting.reschedule, now)):
-                return await answer
-    except TimeoutError:
-        if waiting.expired():
+        with presence.ends_with(task.cancel):
+            return await answer
+    except asyncio.CancelledError:
+        if presence.ended and not task.uncancel():
             raise ClientGoneError from None
         raise

@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 _LONG = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 _WHOLE = (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_UINT32, *_LONG)
 _REAL = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
+_FEW_DIGITS = 1e6
 _LARGE = 1e38  # from about three times that on there is no such number of single precision
 _SINGLE = struct.Struct("f")
 
@@ -117,6 +118,8 @@ def _single(value: float) -> float | str:
     """A number of single precision in as few digits as tell it apart, and no less than six."""
     if not isfinite(value):
         return _real(value)
+    if -_FEW_DIGITS < value < _FEW_DIGITS and value.is_integer():
+        return value
     shortest = (float(f"{value:.{digits}g}") for digits in range(6, 10))
     return next(number for number in shortest if _SINGLE.unpack(_SINGLE.pack(number))[0] == value)
 

@@ -105,7 +105,8 @@ async def test_a_request_under_way_ends_on_the_version_that_it_began_with(
 ) -> None:
     async with open_tiny(repository=repository) as service:
         repo = service._repository
-        with repo.lease(NAME, 0, "generate") as (model, version):
+        model, version = repo.find(NAME, 0, "generate")
+        with repo.keep(model, version):
             for newer in (2, 3):
                 living.publish(repository, NAME, newer)
                 await service.reload()

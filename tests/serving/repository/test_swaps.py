@@ -318,7 +318,7 @@ async def test_a_version_that_waits_to_go_is_kept_when_it_is_loaded_again(
     living.publish(repository, SHADE, 1)
     async with open_tiny(repository=repository, model_control="explicit", load_models="*") as service:
         session = service._repository._backend._sessions[SHADE, 1]
-        with service._repository.lease(SHADE, 0, "generate"):
+        with service._repository.keep(*service._repository.find(SHADE, 0, "generate")):
             await service.unload_model(SHADE)
             await service.load_model(SHADE)
         await service._repository._holdings.settled()
@@ -331,7 +331,7 @@ async def test_another_file_under_the_number_of_a_version_waits_until_that_has_g
     repository = tmp_path / "repository"
     living.publish(repository, SHADE, 1)
     async with open_tiny(repository=repository, model_control="explicit", load_models="*") as service:
-        with service._repository.lease(SHADE, 0, "generate"):
+        with service._repository.keep(*service._repository.find(SHADE, 0, "generate")):
             await service.unload_model(SHADE)
             other = living.model_of(0.5)
             living.write_model(repository, SHADE, 1, other)
