@@ -87,7 +87,7 @@ def to_pixels(tensor: Array, value_range: tuple[float, float]) -> Pixels:
     scaled = (tensor - low) * (255 / (high - low))
     np.rint(scaled, out=scaled)
     np.minimum(np.maximum(scaled, 0, out=scaled), 255, out=scaled)  # np.clip takes longer for small ones
-    return np.ascontiguousarray(scaled.astype(np.uint8).swapaxes(-3, -2).swapaxes(-2, -1))
+    return scaled.swapaxes(-3, -2).swapaxes(-2, -1).astype(np.uint8, order="C")
 
 
 def contact_sheet(pictures: Sequence[Pixels]) -> Pixels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from serving.batching.ticket import Ticket
@@ -23,7 +24,7 @@ class _Flight(Generic[T]):
 
     ticket: Ticket
     listeners: list[Tell] = field(default_factory=list)
-    waiting: int = 0
+    waiting: set[asyncio.Future[T]] = field(default_factory=set)
     task: asyncio.Task[T] | None = None
 
     def tell(self, progress: Progress) -> None:
@@ -58,19 +59,23 @@ class Flights(Generic[T]):
             flight = _Flight(ticket=ticket)
             flight.task = start(ticket, flight.tell)
             self._flights[key] = flight
-            flight.task.add_done_callback(lambda _: self._land(key, flight))
+            flight.task.add_done_callback(partial(self._arrive, key, flight))
         else:
             flight.board(ticket)
         assert flight.task is not None, "set where the flight was made"
-        flight.waiting += 1
+        # Its own, so that it may be cancelled for itself; with `shield` each request would take longer.
+        arrival: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        flight.waiting.add(arrival)
         if listener is not None:
             flight.listeners.append(listener)
         try:
-            return await asyncio.shield(flight.task)
-        except ServingError as error:
-            raise error.again() from None
+            return await arrival
+        except asyncio.CancelledError:
+            if arrival.done() and not arrival.cancelled():
+                arrival.exception()  # read, so that asyncio does not report it as lost
+            raise
         finally:
-            flight.waiting -= 1
+            flight.waiting.discard(arrival)
             if listener is not None:
                 flight.listeners.remove(listener)
             if not flight.waiting:
@@ -78,6 +83,19 @@ class Flights(Generic[T]):
                 if not flight.task.done():
                     flight.task.cancel()
                     await asyncio.gather(flight.task, return_exceptions=True)
+
+    def _arrive(self, key: Hashable, flight: _Flight[T], run: asyncio.Task[T]) -> None:
+        self._land(key, flight)
+        error = None if run.cancelled() else run.exception()
+        for arrival in flight.waiting:
+            if arrival.done():
+                continue
+            if run.cancelled():
+                arrival.cancel()
+            elif error is not None:
+                arrival.set_exception(error.again() if isinstance(error, ServingError) else error)
+            else:
+                arrival.set_result(run.result())
 
     def _land(self, key: Hashable, flight: _Flight[T]) -> None:
         if self._flights.get(key) is flight:

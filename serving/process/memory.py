@@ -6,7 +6,6 @@ import ctypes
 import gc
 import sys
 
-
 _YOUNG = 20_000  # objects: some megabytes, were all of them waste
 
 
