@@ -396,6 +396,7 @@ async def raw(port: int, sent: bytes) -> bytes:
     ("sent", "said"),
     [
         (b"", b""),
+        (b"\r\n", b""),
         (b"GET /v1/models HTTP/1.1\r\nHost: x\r\nX-Slow:", b""),
         (b"POST /v1/models/tiny_gan:generate HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{", b" 408 "),
     ],
@@ -405,11 +406,22 @@ async def test_who_sends_nothing_for_long_is_shown_out(service: Service, sent: b
         assert said in await asyncio.wait_for(raw(running.http_port, sent), 20)
 
 
-async def test_a_second_request_that_does_not_come_whole_is_shown_out_too(service: Service):
+@pytest.mark.parametrize("second", [b"GET /heal", b"G"])
+async def test_a_second_request_that_does_not_come_whole_is_shown_out_too(service: Service, second: bytes):
     whole = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     async with serve(service, receive_timeout=0.3) as running:
-        answers = await asyncio.wait_for(raw(running.http_port, whole + b"GET /heal"), 20)
+        answers = await asyncio.wait_for(raw(running.http_port, whole + second), 20)
         assert answers.count(b" 200 ") == 1
+
+
+async def test_who_keeps_a_connection_open_with_empty_lines_is_shown_out(service: Service):
+    async with serve(service, receive_timeout=0.3) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.http_port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 200 " in await asyncio.wait_for(reader.readuntil(b"ok\n"), 20)
+        writer.write(b"\r\n")
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
 
 
 async def test_a_body_that_trickles_is_shown_out(service: Service):
