@@ -23,6 +23,7 @@ from serving.requests import checks
 
 T = TypeVar("T")
 
+_FEW_VALUES = 8192
 _AT_ONCE_BYTES = 65_536  # so few pixels take less time to convert than a thread takes to be woken
 
 
@@ -86,15 +87,22 @@ def _encode(
 ) -> list[pb.Image]:
     encoded: list[pb.Image] = []
     for stack in _stacks(images):
-        # The sum of squares tells in one go, but for finite values so large that it is infinite too.
-        if not isfinite(np.vdot(stack, stack)) and not (finite := np.isfinite(stack)).all():
-            place = len(encoded) + int(finite.all(axis=(1, 2, 3)).argmin())
+        if not _finite(stack):
+            place = len(encoded) + int(np.isfinite(stack).all(axis=(1, 2, 3)).argmin())
             raise ServingError(
                 Code.INTERNAL,
                 f"image {place} came out with values that are not finite: try less guidance or more steps",
             )
         encoded += [pictures.encode(p, image_format) for p in pictures.to_pixels(stack, value_range)]
     return encoded
+
+
+def _finite(stack: Array) -> bool:
+    """Whether all values are finite. Of few values the sum of squares tells in one go, unless finite ones are
+    so large that it is not; of many it would be taken by threads of the BLAS library."""
+    if stack.size <= _FEW_VALUES and isfinite(np.vdot(stack, stack)):
+        return True
+    return bool(np.isfinite(stack).all())
 
 
 def _size(images: Sequence[Array] | Array) -> int:

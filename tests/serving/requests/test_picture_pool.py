@@ -41,12 +41,25 @@ async def test_the_images_of_a_request_share_the_room_for_pixels(
     assert error.value.field == "images[2]"
 
 
-async def test_values_that_are_not_finite_are_no_picture(pool: PicturePool, translator: PublicModel) -> None:
-    fine, broken = np.zeros((2, 3, 4, 4), np.float32)
-    broken[0, 0, 0] = np.nan
-    with pytest.raises(ServingError, match="image 1 came out with values that are not finite") as error:
-        await pool.encode([fine, broken], translator.first, pb.IMAGE_FORMAT_PNG)
-    assert error.value.code == Code.INTERNAL
+@pytest.mark.parametrize("side", [4, 64])  # few values and many
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+async def test_values_that_are_not_finite_are_no_picture(
+    pool: PicturePool, translator: PublicModel, value: float, side: int
+) -> None:
+    fine, broken = np.zeros((2, 3, side, side), np.float32)
+    broken[0, 0, 0] = value
+    for images in ([fine, broken], np.stack([fine, broken])):
+        with pytest.raises(ServingError, match="image 1 came out with values that are not finite") as error:
+            await pool.encode(images, translator.first, pb.IMAGE_FORMAT_PNG)
+        assert error.value.code == Code.INTERNAL
+
+
+async def test_values_whose_squares_are_not_finite_are_a_picture(
+    pool: PicturePool, translator: PublicModel
+) -> None:
+    bright = np.full((1, 3, 4, 4), 1e30, np.float32)
+    (image,) = await pool.encode(bright, translator.first, pb.IMAGE_FORMAT_RAW_U8)
+    assert image.data == b"\xff" * 48
 
 
 async def test_images_of_every_kind_are_laid_on_one_sheet(pool: PicturePool) -> None:
