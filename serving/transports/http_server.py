@@ -90,6 +90,9 @@ class _Protocol(HttpToolsProtocol):
         self._in_body = False
         self.scope["state"] |= {WHOLE_BODY: True}
         super().on_message_complete()
+        # uvicorn stops reading where much of a body waits, and whether the client goes is only read.
+        if not self.pipeline:
+            self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
