@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -178,7 +178,7 @@ class Service:
         self, request: pb.TranslateImagesRequest, context: RequestContext
     ) -> pb.TranslateImagesResponse:
         """Images carried from one domain to the other."""
-        async with self._track("TranslateImages", request, context) as tracked:
+        with self._track("TranslateImages", request, context) as tracked:
             model, version = self._find(tracked, request, context, "translate")
             graph = checks.direction(request.direction, model)
             image_format = checks.image_format(request.format)
@@ -195,14 +195,14 @@ class Service:
         self, request: pb.EditImagesRequest, context: RequestContext
     ) -> pb.EditImagesResponse:
         """UNIMPLEMENTED."""
-        async with self._requests.track("EditImages", request.model, context):
+        with self._requests.track("EditImages", request.model, context):
             raise _unimplemented("editing")
 
     async def encode_images(
         self, request: pb.EncodeImagesRequest, context: RequestContext
     ) -> pb.EncodeImagesResponse:
         """Latents of images: the means of what the encoder says."""
-        async with self._track("EncodeImages", request, context) as tracked:
+        with self._track("EncodeImages", request, context) as tracked:
             model, version = self._find(tracked, request, context, "encode")
             graph = model.graphs["encoder"]
             class_id = checks.required_class_id(request, model, graph)
@@ -218,7 +218,7 @@ class Service:
         self, request: pb.DecodeLatentsRequest, context: RequestContext
     ) -> pb.DecodeLatentsResponse:
         """Images of latents."""
-        async with self._track("DecodeLatents", request, context) as tracked:
+        with self._track("DecodeLatents", request, context) as tracked:
             model, version = self._find(tracked, request, context, "decode")
             graph, spec = model.drawn, model.latent
             assert graph is not None
@@ -241,7 +241,7 @@ class Service:
         self, request: pb.ExploreLatentsRequest, context: RequestContext
     ) -> pb.ExploreLatentsResponse:
         """Images along a path through latent space."""
-        async with self._track("ExploreLatents", request, context) as tracked:
+        with self._track("ExploreLatents", request, context) as tracked:
             model, version = self._find(tracked, request, context, "decode")
             bounds = Bounds(
                 max_count=self._settings.max_count,
@@ -262,7 +262,7 @@ class Service:
         self, request: pb.ScoreImagesRequest, context: RequestContext
     ) -> pb.ScoreImagesResponse:
         """UNIMPLEMENTED."""
-        async with self._requests.track("ScoreImages", request.model, context):
+        with self._requests.track("ScoreImages", request.model, context):
             raise _unimplemented("scoring")
 
     async def picture(self, images: Sequence[pb.Image], image_format: int) -> bytes:
@@ -279,7 +279,7 @@ class Service:
         update: Callable[[tuple[Generation, Progress]], None] | None = None,
         kept: ExitStack | None = None,
     ) -> pb.GenerateImagesResponse:
-        async with self._track(method, request, context) as tracked:
+        with self._track(method, request, context) as tracked:
             model, version = self._find(tracked, request, context, "generate")
             if kept is not None:
                 kept.enter_context(self._repository.keep(model, version))
@@ -310,9 +310,7 @@ class Service:
             progress=pb.Progress(step=progress.step, steps=progress.steps, previews=previews)
         )
 
-    def _track(
-        self, method: str, request: _Asked, context: RequestContext
-    ) -> AbstractAsyncContextManager[Tracked]:
+    def _track(self, method: str, request: _Asked, context: RequestContext) -> Tracked:
         """A request for a model, under way while the block lasts."""
         images = _images_asked(request)
         return self._requests.track(method, request.model, context, images=images)

@@ -113,7 +113,7 @@ class OpenInference:
             context = replace(context, priority="batch")
         known = self._graphs.manifest(request.graph)
         model, rows = (known.model, min(request.rows, known.max_batch_size)) if known else ("", 0)
-        async with self._requests.track("ModelInfer", model, context, images=max(0, rows)) as tracked:
+        with self._requests.track("ModelInfer", model, context, images=max(0, rows)) as tracked:
             key = request.request_id or context.request_id
             manifest, version = self._graphs.find(request.graph, request.version, key)
             tracked.resolved("infer", version, self._graphs.keep(manifest, version))

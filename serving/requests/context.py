@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Container
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Container
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import count
 from time import monotonic
+from types import TracebackType
 from typing import Any
 
 from serving.access.callers import ADMIN, ANYBODY, USE, Caller
@@ -58,30 +59,138 @@ def new_request_id() -> str:
     return f"{_GATEWAY}{next(_numbers):08x}"
 
 
-@dataclass(kw_only=True, slots=True)
 class Tracked:
-    """What is known of a request that is under way."""
+    """One request that is under way, for as long as its block lasts, in the task that it runs in.
 
-    deadline: float
-    """When it ends at the latest, in seconds of `time.monotonic`."""
-    task: str = ""
-    """What it asks of its model, once that has been looked up."""
-    version: str = ""
-    """Of which version."""
-    held: AbstractContextManager[None] | None = None
-    """What keeps that version loaded."""
+    At the deadline the task is cancelled, and so are its rows. Whatever the block raises leaves as a
+    `ServingError`; what is not one is logged in full and told to nobody. No generator, and a timer instead of
+    `asyncio.timeout`: each request has one of these, and those take longer.
+    """
+
+    __slots__ = (
+        "_began",
+        "_cancelling",
+        "_context",
+        "_images",
+        "_late",
+        "_method",
+        "_model",
+        "_requests",
+        "_task",
+        "_timer",
+        "_version",
+        "_version_kept",
+        "_what",
+        "_work",
+        "deadline",
+    )
+
+    def __init__(
+        self, requests: Requests, method: str, model: str, context: RequestContext, images: int
+    ) -> None:
+        self._requests = requests
+        self._method = method
+        self._model = model if model in requests.models else UNKNOWN
+        self._context = context
+        self._images = images
+        self._what = self._version = ""
+        self._version_kept: AbstractContextManager[None] | None = None
+        self._began = monotonic()
+        asked = context.deadline
+        self.deadline = asked if asked is not None else self._began + requests.default_deadline
 
     def resolved(self, task: str, version: int, keep: AbstractContextManager[None]) -> None:
-        """Its model has been looked up, and is kept until the request has ended."""
-        self.task, self.version = task, str(version)
-        describe_request(task=task, version=self.version)
+        """What it asks of its model, and the version, which has been looked up and is kept until the request
+        has ended."""
+        self._what, self._version = task, str(version)
+        describe_request(task=task, version=self._version)
         keep.__enter__()
-        self.held = keep
+        self._version_kept = keep
 
-    def release(self) -> None:
-        """It has ended."""
-        if self.held is not None:
-            self.held.__exit__(None, None, None)
+    def __enter__(self) -> Tracked:
+        requests, context = self._requests, self._context
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None, "requests run in tasks"
+        self._task = task
+        request_id.set(context.request_id)
+        describe_request(request_id=context.request_id, method=self._method, model=self._model)
+        requests.came(task, self._method)
+        try:
+            requests.let_in(context)
+            self._work = context.caller.work(self._images)
+            self._work.__enter__()
+        except ServingError as error:
+            self._ended(error.code)
+            requests.metrics.turned_away(error)
+            raise
+        self._late = False
+        self._cancelling = task.cancelling()
+        self._timer = loop.call_at(self.deadline, self._give_up)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        # As `asyncio.timeout` has it: whoever else cancelled the task is not to be outdone.
+        others = self._late and self._task.uncancel() > self._cancelling
+        self._work.__exit__(kind, error, traceback)
+        if error is None:
+            self._ended("OK")
+            return
+        told = self._told(error, late=self._late and not others)
+        if told is None:
+            self._ended(Code.CANCELLED)
+            return
+        self._ended(told.code)
+        self._requests.metrics.turned_away(told)
+        if told is not error:
+            raise told from error
+
+    def _give_up(self) -> None:
+        self._late = True
+        self._task.cancel()
+
+    def _told(self, error: BaseException, *, late: bool) -> ServingError | None:
+        """What an error is told as; None where nobody waits any more."""
+        if isinstance(error, ServingError):
+            return error
+        if isinstance(error, Exception):
+            name = self._context.request_id or "without id"
+            log.error("%s of %s failed (request %s)", self._method, self._model, name, exc_info=error)
+            return ServingError(Code.INTERNAL, "internal error; the log of the gateway says why")
+        if not isinstance(error, asyncio.CancelledError):
+            return None
+        if late:
+            seconds = monotonic() - self._began
+            return ServingError(
+                Code.DEADLINE_EXCEEDED,
+                f"the deadline passed after {seconds:.1f} s: ask for less, or set a later one",
+            )
+        if self._requests.was_cut_off(self._task):
+            return ServingError(Code.UNAVAILABLE, "the gateway stopped before it was done; ask again")
+        return None
+
+    def _ended(self, code: str) -> None:
+        if self._version_kept is not None:
+            self._version_kept.__exit__(None, None, None)
+        seconds = monotonic() - self._began
+        self._requests.went(self._task, self._method)
+        self._requests.metrics.answered(
+            method=self._method,
+            task=self._what,
+            model=self._model,
+            version=self._version,
+            code=code,
+            seconds=seconds,
+            exemplar=exemplar(current()),
+        )
+        end_request(code)
+        log.debug("%s of %s: %s after %.4f s", self._method, self._model, code, seconds)
 
 
 class Requests:
@@ -89,90 +198,51 @@ class Requests:
 
     def __init__(self, *, models: Container[str], default_deadline: float, metrics: Metrics) -> None:
         self.closing = False
-        self._models = models
-        self._default_deadline = default_deadline
-        self._metrics = metrics
+        self.models = models
+        self.default_deadline = default_deadline
+        self.metrics = metrics
         self._tasks: set[asyncio.Task[Any]] = set()
         self._cut_off: set[asyncio.Task[Any]] = set()
 
-    @asynccontextmanager
-    async def track(
-        self, method: str, model: str, context: RequestContext, *, images: int = 0
-    ) -> AsyncIterator[Tracked]:
-        """One request for so many images, in the task that it runs in.
+    def track(self, method: str, model: str, context: RequestContext, *, images: int = 0) -> Tracked:
+        """One request for so many images, for as long as the block lasts."""
+        return Tracked(self, method, model, context, images)
 
-        At the deadline the body is cancelled, and so are its rows. Whatever it raises leaves as a
-        `ServingError`; what is not one is logged in full and told to nobody.
-        """
-        began = monotonic()
-        code = "OK"
-        model = model if model in self._models else UNKNOWN
-        task = asyncio.current_task()
-        assert task is not None, "requests run in tasks"
+    def came(self, task: asyncio.Task[Any], method: str) -> None:
+        """A request is under way, in this task."""
         self._tasks.add(task)
-        deadline = context.deadline if context.deadline is not None else began + self._default_deadline
-        tracked = Tracked(deadline=deadline)
-        request_id.set(context.request_id)
-        describe_request(request_id=context.request_id, method=method, model=model)
-        self._metrics.in_flight(method).inc()
-        try:
-            if self.closing:
-                raise ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again", retry_after=1.0)
-            if context.priority not in PRIORITIES:
-                asked, known = context.priority, one_of(PRIORITIES, context.priority)
-                raise invalid("x-atelier-priority", f"x-atelier-priority {asked!r} is not one of {known}")
-            context.caller.require(USE)
-            with context.caller.work(images):
-                async with asyncio.timeout_at(deadline):
-                    yield tracked
-        except ServingError as error:
-            code = error.code
-            self._metrics.turned_away(error)
-            raise
-        except TimeoutError as error:
-            code = Code.DEADLINE_EXCEEDED
-            seconds = monotonic() - began
-            raise ServingError(
-                code, f"the deadline passed after {seconds:.1f} s: ask for less, or set a later one"
-            ) from error
-        except asyncio.CancelledError:
-            code = Code.CANCELLED
-            if task not in self._cut_off:
-                raise
-            code = Code.UNAVAILABLE
-            raise ServingError(code, "the gateway stopped before it was done; ask again") from None
-        except Exception as error:
-            code = Code.INTERNAL
-            log.exception("%s of %s failed (request %s)", method, model, context.request_id or "without id")
-            raise ServingError(code, "internal error; the log of the gateway says why") from error
-        finally:
-            self._tasks.discard(task)
-            tracked.release()
-            seconds = monotonic() - began
-            self._metrics.in_flight(method).dec()
-            self._metrics.answered(
-                method=method,
-                task=tracked.task,
-                model=model,
-                version=tracked.version,
-                code=code,
-                seconds=seconds,
-                exemplar=exemplar(current()),
-            )
-            end_request(code)
-            log.debug("%s of %s: %s after %.4f s", method, model, code, seconds)
+        self.metrics.in_flight(method).inc()
+
+    def went(self, task: asyncio.Task[Any], method: str) -> None:
+        """It has ended."""
+        self._tasks.discard(task)
+        self.metrics.in_flight(method).dec()
+
+    def let_in(self, context: RequestContext) -> None:
+        """Raises `ServingError` for a request that is not let in: the gateway is stopping, or the caller or
+        the priority is not one that may ask."""
+        if self.closing:
+            raise ServingError(Code.UNAVAILABLE, "the gateway is stopping; ask again", retry_after=1.0)
+        if context.priority not in PRIORITIES:
+            asked, known = context.priority, one_of(PRIORITIES, context.priority)
+            raise invalid("x-atelier-priority", f"x-atelier-priority {asked!r} is not one of {known}")
+        context.caller.require(USE)
+
+    def was_cut_off(self, task: asyncio.Task[Any]) -> bool:
+        """Whether the request of a task was cancelled because the gateway stopped."""
+        return task in self._cut_off
 
     def require_admin(self, context: RequestContext) -> None:
         """Raises PERMISSION_DENIED, with the remedy, unless the caller may change the gateway."""
         try:
             context.require_admin()
         except ServingError as error:
-            self._metrics.turned_away(error)
+            self.metrics.turned_away(error)
             raise
 
     def turned_away(self, reason: str) -> None:
         """Counts a caller whom a transport turned away, for a reason of `metrics.TURNED_AWAY`."""
-        self._metrics.callers_turned_away.labels(reason).inc()
+        self.metrics.callers_turned_away.labels(reason).inc()
 
     async def close(self, grace: float) -> None:
         """Takes no more, gives those under way `grace` seconds, and cancels what is left then."""

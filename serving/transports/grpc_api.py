@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from serving.access.door import Door
 from serving.process.ports import PortError, address, listen
@@ -25,17 +26,23 @@ from serving.transports.traced import TracedGrpc
 
 NotReady = Callable[[], str | None]
 
+_SERVICES = (SERVICE.full_name, open_inference.SERVICE.full_name)
+
 _SHARE_OF_DRAIN = 0.8  # gRPC adds up to a tenth, so that they do not all come at once
 _PARTING_SECONDS = 1.0  # beyond the grace, in which those that the service cut off are told
 
 
 def build_server(
-    service: Service, settings: Settings, door: Door | None = None, not_ready: NotReady | None = None
+    service: Service,
+    settings: Settings,
+    door: Door | None = None,
+    not_ready: NotReady | None = None,
+    health: Health | None = None,
 ) -> grpc.aio.Server:
-    """A server of every RPC of the proto, not yet bound nor started."""
+    """A server of every RPC of the proto, of health and of reflection, not yet bound nor started."""
     traced = [] if service.tracer is None else [TracedGrpc(service.tracer)]
     server = grpc.aio.server(
-        interceptors=[*traced, GrpcDoor(door or Door(settings), service.turned_away)],
+        interceptors=traced,
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", -1),
@@ -45,12 +52,20 @@ def build_server(
         ],
     )
     handlers = {method.rpc: _handler(service, method) for method in METHODS.values()}
-    server.add_generic_rpc_handlers(
+    not_ready = not_ready or service.not_ready_reason
+    guarded = GrpcDoor(door or Door(settings), service.turned_away)
+    guarded.add_generic_rpc_handlers(
         (
             grpc.method_handlers_generic_handler(SERVICE.full_name, handlers),
-            open_inference.handlers(service.open_inference, not_ready or service.not_ready_reason),
+            open_inference.handlers(service.open_inference, not_ready),
         )
     )
+    health_pb2_grpc.add_HealthServicer_to_server(health or Health(_SERVICES, not_ready), guarded)
+    names = (*_SERVICES, HEALTH, reflection.SERVICE_NAME)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+        reflection.aio.ReflectionServicer(service_names=names), guarded
+    )
+    server.add_generic_rpc_handlers((guarded,))
     return server
 
 
@@ -77,16 +92,8 @@ class GrpcServer:
     ) -> None:
         """A server behind a door of its own unless it shares one, over TLS where there are credentials."""
         self._grace = settings.shutdown_grace + _PARTING_SECONDS
-        self._server = build_server(service, settings, door, not_ready)
-        self._health = Health([SERVICE.full_name, open_inference.SERVICE.full_name], not_ready)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (
-            SERVICE.full_name,
-            open_inference.SERVICE.full_name,
-            health.SERVICE_NAME,
-            reflection.SERVICE_NAME,
-        )
-        reflection.enable_server_reflection(names, self._server)
+        self._health = Health(_SERVICES, not_ready)
+        self._server = build_server(service, settings, door, not_ready, self._health)
         self.port = _bind(self._server, settings, credentials)
 
     async def run(self, stopping: asyncio.Event, draining: asyncio.Event | None = None) -> None:

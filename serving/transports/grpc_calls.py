@@ -10,7 +10,7 @@ import grpc.aio
 
 from serving.errors import ServingError
 from serving.requests.context import RequestContext, new_request_id
-from serving.transports.grpc_door import caller_of
+from serving.transports.grpc_door import who_calls
 from serving.transports.grpc_errors import end
 from serving.transports.status import internal_error
 
@@ -20,8 +20,7 @@ log = logging.getLogger(__name__)
 def request_context(context: Any) -> RequestContext:
     """Who asks, by when, and under which name in the logs."""
     remaining = context.time_remaining()
-    metadata = dict(context.invocation_metadata() or ())
-    caller, client = caller_of(context, metadata)
+    caller, client, metadata = who_calls(context)
     return RequestContext(
         deadline=None if remaining is None else time.monotonic() + remaining,
         request_id=metadata.get("x-request-id") or new_request_id(),
