@@ -19,7 +19,7 @@ _CERTAINTY = 0.8  # the machine may be quicker than it was: only what is late by
 
 
 class Admitted:
-    """The room of a request that was let in. It leaves at the end of a block, or of a task."""
+    """The room of a request that was let in. It leaves at the end of a block, or of a run."""
 
     def __init__(self, leave: Callable[[bool], None]) -> None:
         """`leave` is called once, and told whether the request failed."""
@@ -31,9 +31,9 @@ class Admitted:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._leave(kind is not None)
 
-    def until(self, task: asyncio.Task[Any]) -> None:
-        """Holds the room while the task lasts, even one that is cancelled before its first step."""
-        task.add_done_callback(lambda t: self._leave(t.cancelled() or t.exception() is not None))
+    def until(self, run: asyncio.Future[Any]) -> None:
+        """Holds the room while the run lasts, even a task that is cancelled before its first step."""
+        run.add_done_callback(lambda run: self._leave(run.cancelled() or run.exception() is not None))
 
 
 class Admission:

@@ -6,7 +6,9 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from time import monotonic
+from typing import Any
 
 from serving.backends import Backend
 from serving.batching.company import Company
@@ -74,14 +76,17 @@ class Engine:
         From one call to the next it is led by whatever computed the call, so that a step costs no turn of the
         event loop. Cancelling withdraws its rows; batch mates never notice.
         """
+        return await self.begin(program, ticket, tell)
+
+    def begin(
+        self, program: Program[Result], ticket: Ticket, tell: Tell | None = None
+    ) -> asyncio.Future[Result]:
+        """The same, for whoever need not wait for it in a task of its own."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         run = UnderWay(program=program, ticket=ticket, tell=tell, traced=current(), future=future)
+        future.add_done_callback(partial(self._leave, run))
         self._advance(run, None)
-        try:
-            return await future
-        finally:
-            self._leave(run)
-            program.close()
+        return future
 
     def slots(self) -> int:
         """Calls that run at a time."""
@@ -172,8 +177,9 @@ class Engine:
         self.statistics.of(lane.graph, lane.version).answered(now - entry.submitted)
         self._advance(run, outputs)
 
-    def _leave(self, run: UnderWay) -> None:
+    def _leave(self, run: UnderWay, _: asyncio.Future[Any]) -> None:
         """Withdraws the present call of a program that nobody waits for any more, if it has one."""
+        run.program.close()
         if run not in self._calls:
             return
         lane, entry = self._calls.pop(run)

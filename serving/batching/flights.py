@@ -14,7 +14,7 @@ from serving.errors import ServingError
 
 T = TypeVar("T")
 
-Start = Callable[[Ticket, Tell], asyncio.Task[T]]
+Start = Callable[[Ticket, Tell], asyncio.Future[T]]
 """Begins a run, or raises what it is refused for."""
 
 
@@ -25,7 +25,7 @@ class _Flight(Generic[T]):
     ticket: Ticket
     listeners: list[Tell] = field(default_factory=list)
     waiting: set[asyncio.Future[T]] = field(default_factory=set)
-    task: asyncio.Task[T] | None = None
+    run: asyncio.Future[T] | None = None
 
     def tell(self, progress: Progress) -> None:
         for listener in self.listeners:
@@ -57,12 +57,12 @@ class Flights(Generic[T]):
         flight = self._flights.get(key)
         if flight is None:
             flight = _Flight(ticket=ticket)
-            flight.task = start(ticket, flight.tell)
+            flight.run = start(ticket, flight.tell)
             self._flights[key] = flight
-            flight.task.add_done_callback(partial(self._arrive, key, flight))
+            flight.run.add_done_callback(partial(self._arrive, key, flight))
         else:
             flight.board(ticket)
-        assert flight.task is not None, "set where the flight was made"
+        assert flight.run is not None, "set where the flight was made"
         # Its own, so that it may be cancelled for itself; with `shield` each request would take longer.
         arrival: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         flight.waiting.add(arrival)
@@ -80,11 +80,11 @@ class Flights(Generic[T]):
                 flight.listeners.remove(listener)
             if not flight.waiting:
                 self._land(key, flight)
-                if not flight.task.done():
-                    flight.task.cancel()
-                    await asyncio.gather(flight.task, return_exceptions=True)
+                if not flight.run.done():
+                    flight.run.cancel()
+                    await asyncio.gather(flight.run, return_exceptions=True)
 
-    def _arrive(self, key: Hashable, flight: _Flight[T], run: asyncio.Task[T]) -> None:
+    def _arrive(self, key: Hashable, flight: _Flight[T], run: asyncio.Future[T]) -> None:
         self._land(key, flight)
         error = None if run.cancelled() else run.exception()
         for arrival in flight.waiting:

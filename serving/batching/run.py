@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,11 +31,11 @@ class Runner:
         with self._admission.hold(size):
             yield
 
-    async def run(
-        self,
-        program: Program[Result],
-        ticket: Ticket,
-        tell: Tell | None = None,
-    ) -> Result:
-        """What the program returns, its calls computed by the engine and its progress told as it comes."""
-        return await self._engine.run(program, ticket, tell)
+    def run(
+        self, program: Program[Result], ticket: Ticket, tell: Tell | None = None
+    ) -> asyncio.Future[Result]:
+        """What the program returns, its calls computed by the engine and its progress told as it comes.
+
+        Cancelling it withdraws its rows.
+        """
+        return self._engine.begin(program, ticket, tell)

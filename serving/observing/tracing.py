@@ -76,9 +76,9 @@ def end_request(code: str) -> None:
             traced.span.set_status(StatusCode.ERROR, code)
 
 
-def span(name: str) -> AbstractContextManager[None]:
-    """A span of work inside of the current request."""
-    traced = _current.get()
+def span(name: str, traced: Traced | None = None) -> AbstractContextManager[None]:
+    """A span of work inside of a request: of the current one, or of another that is traced."""
+    traced = traced or _current.get()
     if traced is None:
         return _NO_SPAN
     return _open(traced.tracer, traced.tracer.start_span(name, traced.below()))

@@ -7,8 +7,9 @@ import asyncio
 from serving.batching.flights import Flights
 from serving.batching.run import Runner
 from serving.batching.ticket import Ticket
-from serving.calls import Progress, Tell
+from serving.calls import Program, Progress, Tell
 from serving.observing.metrics import Metrics
+from serving.observing.tracing import Traced, current
 from serving.pb import image_generation_pb2 as pb
 from serving.programs.generate import finish
 from serving.requests.cache import ResultCache
@@ -38,11 +39,11 @@ class Drawing:
         """The images, `tell` being told of every step. Not to be changed: others may have the same answer."""
         ticket.work = generation_work(generation)
 
-        def begin(ticket: Ticket, tell: Tell) -> asyncio.Task[pb.GenerateImagesResponse]:
+        def begin(ticket: Ticket, tell: Tell) -> asyncio.Future[pb.GenerateImagesResponse]:
             admitted = self._runner.admitted(ticket)
-            task = asyncio.create_task(self._run(generation, ticket, tell))
-            admitted.until(task)
-            return task
+            run = self._begin(generation, ticket, tell)
+            admitted.until(run)
+            return run
 
         if not seeded:
             with self._runner.admitted(ticket):
@@ -64,10 +65,27 @@ class Drawing:
         shown = await self._runner.run(program, ticket)
         return await self._pictures.encode(shown, generation.model.first, generation.image_format)
 
+    def _begin(
+        self, generation: Generation, ticket: Ticket, tell: Tell
+    ) -> asyncio.Future[pb.GenerateImagesResponse]:
+        """Begins a run: in a task of its own, unless it is one call with next to no work behind it."""
+        if generation.steps is None and self._pictures.at_once(generation.bytes, generation.image_format):
+            return self._runner.run(self._in_one_pass(generation, ticket, current()), ticket)
+        return asyncio.create_task(self._run(generation, ticket, tell))
+
     async def _run(self, generation: Generation, ticket: Ticket, tell: Tell) -> pb.GenerateImagesResponse:
         model = generation.model
         images = await self._runner.run(generation.program(), ticket, tell)
         encoded = await self._pictures.encode(images, model.first, generation.image_format)
+        return pb.GenerateImagesResponse(images=encoded, run=run_info(model, ticket, generation))
+
+    def _in_one_pass(
+        self, generation: Generation, ticket: Ticket, traced: Traced | None
+    ) -> Program[pb.GenerateImagesResponse]:
+        """The same as a program, which whoever has computed the call leads to its end."""
+        model = generation.model
+        images = yield from generation.program()
+        encoded = self._pictures.encode_at_once(images, model.first, generation.image_format, traced)
         return pb.GenerateImagesResponse(images=encoded, run=run_info(model, ticket, generation))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -72,6 +73,11 @@ class Generation:
     def decoder(self) -> Manifest | None:
         """The graph that turns what a diffusion ends with into the picture, if it has one."""
         return self.model.graphs.get("decoder")
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all images as float32."""
+        return self.count * 4 * math.prod(self.model.picture.shape)
 
     def program(self) -> Program[Array]:
         """The program that draws it."""

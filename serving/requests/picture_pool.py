@@ -17,7 +17,7 @@ from serving.catalog import PublicModel
 from serving.errors import Code, ServingError
 from serving.manifest import Manifest
 from serving.observing.metrics import Metrics
-from serving.observing.tracing import current, exemplar, span
+from serving.observing.tracing import Traced, current, exemplar, span
 from serving.pb import image_generation_pb2 as pb
 from serving.requests import checks
 
@@ -49,15 +49,31 @@ class PicturePool:
         self, images: Sequence[Array] | Array, graph: Manifest, image_format: int
     ) -> list[pb.Image]:
         """Images that a graph made, as they are answered."""
+        if self.at_once(_size(images), image_format):
+            return self.encode_at_once(images, graph, image_format, current())
         began = monotonic()
         with span("encode"):
-            if image_format == pb.IMAGE_FORMAT_RAW_U8 and _size(images) <= _AT_ONCE_BYTES:
-                encoded = _encode(images, graph.value_range, image_format)
-            else:
-                encoded = await self.run(_encode, images, graph.value_range, image_format)
-        name = pictures.format_name(image_format)
-        self._metrics.encoded(name, monotonic() - began, exemplar(current()))
+            encoded = await self.run(_encode, images, graph.value_range, image_format)
+        self._encoded(image_format, began, current())
         return encoded
+
+    def at_once(self, size: int, image_format: int) -> bool:
+        """Whether tensors of so many bytes are encoded in less time than a thread takes to be woken."""
+        return image_format == pb.IMAGE_FORMAT_RAW_U8 and size <= _AT_ONCE_BYTES
+
+    def encode_at_once(
+        self, images: Sequence[Array] | Array, graph: Manifest, image_format: int, traced: Traced | None
+    ) -> list[pb.Image]:
+        """Encodes such images here and now, on behalf of a request that is traced or not."""
+        began = monotonic()
+        with span("encode", traced):
+            encoded = _encode(images, graph.value_range, image_format)
+        self._encoded(image_format, began, traced)
+        return encoded
+
+    def _encoded(self, image_format: int, began: float, traced: Traced | None) -> None:
+        name = pictures.format_name(image_format)
+        self._metrics.encoded(name, monotonic() - began, exemplar(traced))
 
     async def sheet(self, images: Sequence[pb.Image], image_format: int) -> bytes:
         """One picture of these: a single one as it is, several as a contact sheet."""
