@@ -66,10 +66,10 @@ class PublicModel:
         return self.graphs.get("generator") or self.graphs.get("decoder")
 
     @cached_property
-    def digests(self) -> Mapping[int, tuple[tuple[str, str], ...]]:
-        """Name and SHA-256 of every graph, by version."""
+    def digests(self) -> Mapping[int, str]:
+        """Name and SHA-256 of every graph in a line, by version."""
         return {
-            version: tuple(sorted((m.graph, m.versions[version].sha256) for m in self.graphs.values()))
+            version: " ".join(sorted(f"{m.graph}={m.versions[version].sha256}" for m in self.graphs.values()))
             for version in self.versions
         }
 

@@ -84,7 +84,8 @@ def to_pixels(tensor: Array, value_range: tuple[float, float]) -> Pixels:
     """Tensors [..., channels, height, width] to pixels [..., height, width, channels]: the nearest of 256
     levels, what lies outside of the range clipped to it."""
     low, high = value_range
-    scaled = (tensor - low) * (255 / (high - low))
+    scaled = tensor - low
+    scaled *= 255 / (high - low)
     np.rint(scaled, out=scaled)
     np.minimum(np.maximum(scaled, 0, out=scaled), 255, out=scaled)  # np.clip takes longer for small ones
     return scaled.swapaxes(-3, -2).swapaxes(-2, -1).astype(np.uint8, order="C")

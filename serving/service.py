@@ -285,10 +285,7 @@ class Service:
                 kept.enter_context(self._repository.keep(model, version))
             generation = plan(request, model, version, self._settings.max_count)
 
-            def tell(progress: Progress) -> None:
-                if update is not None:
-                    update((generation, progress))
-
+            tell = None if update is None else lambda progress: update((generation, progress))
             ticket = new_ticket(context, version, tracked.deadline)
             return await self._drawing.draw(generation, ticket, seeded=request.HasField("seed"), tell=tell)
 

@@ -74,7 +74,7 @@ class Admission:
         RESOURCE_EXHAUSTED where there is no room or the backlog is too long for its deadline,
         DEADLINE_EXCEEDED where an idle machine would be too slow for it.
         """
-        rows = max((work.rows for work in ticket.work), default=0)
+        rows = max([work.rows for work in ticket.work], default=0)
         self._check_room(rows)
         self._check_deadline(ticket)
         self._check_bytes(size)
@@ -133,7 +133,8 @@ class Admission:
             )
 
     def _check_deadline(self, ticket: Ticket) -> None:
-        allowed = (ticket.deadline - monotonic()) / _CERTAINTY
+        left = ticket.deadline - monotonic()
+        allowed = left / _CERTAINTY
         duration = ticket.expected_duration
         if duration > allowed and self._may_try():
             ticket.expect_nothing()
@@ -143,9 +144,9 @@ class Admission:
             raise ServingError(
                 Code.DEADLINE_EXCEEDED,
                 f"the request takes about {duration:.3g} s on an idle machine, and its deadline leaves "
-                f"{max(0.0, allowed * _CERTAINTY):.3g} s: ask for less, or set a later one",
+                f"{max(0.0, left):.3g} s: ask for less, or set a later one",
             )
-        left = ticket.deadline - monotonic() - duration
+        left -= duration
         if self._waiting_time(self._backlog.seconds) <= left:
             return
         late = self._waiting_time(self._ahead_of(ticket)) - left

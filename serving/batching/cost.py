@@ -93,8 +93,9 @@ class CostTable:
 
     def seconds(self, rows: int) -> float:
         """Expected time of a call, linear between the sizes that were seen; 0 while nothing was."""
-        if rows in self._medians:
-            return self._pace * self._medians[rows]
+        median = self._medians.get(rows)
+        if median is not None:
+            return self._pace * median
         return self._pace * self._between(rows) if self._sizes else 0.0
 
     def _between(self, rows: int) -> float:
@@ -146,8 +147,10 @@ class CostTable:
 
     def duration(self, rows: int, slots: int = 1) -> float:
         """Time of so many rows by themselves, in as few batches as it takes, `slots` at a time."""
-        batches, rest = divmod(rows, self.full(rows) * slots) if rows else (0, 0)
+        if not rows:
+            return 0.0
         full = self.full(rows)
+        batches, rest = divmod(rows, full * slots)
         return batches * self.seconds(full) + (self.seconds(min(rest, full)) if rest else 0.0)
 
     def call_seconds(self) -> float:

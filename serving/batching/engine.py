@@ -103,13 +103,14 @@ class Engine:
 
     def expect(self, ticket: Ticket) -> None:
         """Notes what a request that has come is going to cost, as far as that has been measured."""
+        slots = self._backend.slots()
         for work in ticket.work:
             cost = self.cost(work.graph, ticket.version)
             if cost is not None:
+                duration = ticket.call_durations[work.graph] = cost.duration(work.rows, slots)
+                ticket.expected_duration += work.calls * duration
                 ticket.expected_seconds += work.calls * work.rows * cost.row_seconds()
-                ticket.call_durations[work.graph] = cost.duration(work.rows, self.slots())
-                ticket.expected_duration += work.calls * ticket.call_durations[work.graph]
-        ticket.share_alike(monotonic(), (len(self.backlog.tickets) + 1) / self.slots())
+        ticket.share_alike(monotonic(), (len(self.backlog.tickets) + 1) / slots)
 
     def row_bytes(self, graph: str, version: int) -> int:
         """Bytes of a row's inputs and outputs; axes that are the client's to choose count as 1."""

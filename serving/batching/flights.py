@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -18,14 +17,17 @@ Start = Callable[[Ticket, Tell], asyncio.Future[T]]
 """Begins a run, or raises what it is refused for."""
 
 
-@dataclass(kw_only=True, eq=False)
 class _Flight(Generic[T]):
     """A run that several wait for."""
 
-    ticket: Ticket
-    listeners: list[Tell] = field(default_factory=list)
-    waiting: set[asyncio.Future[T]] = field(default_factory=set)
-    run: asyncio.Future[T] | None = None
+    __slots__ = ("listeners", "run", "ticket", "waiting")
+
+    run: asyncio.Future[T]
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket = ticket
+        self.listeners: list[Tell] = []
+        self.waiting: set[asyncio.Future[T]] = set()
 
     def tell(self, progress: Progress) -> None:
         for listener in self.listeners:
@@ -56,13 +58,12 @@ class Flights(Generic[T]):
         """
         flight = self._flights.get(key)
         if flight is None:
-            flight = _Flight(ticket=ticket)
+            flight = _Flight(ticket)
             flight.run = start(ticket, flight.tell)
             self._flights[key] = flight
             flight.run.add_done_callback(partial(self._arrive, key, flight))
         else:
             flight.board(ticket)
-        assert flight.run is not None, "set where the flight was made"
         # Its own, so that it may be cancelled for itself; with `shield` each request would take longer.
         arrival: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         flight.waiting.add(arrival)
@@ -75,22 +76,22 @@ class Flights(Generic[T]):
                 arrival.exception()  # read, so that asyncio does not report it as lost
             raise
         finally:
-            flight.waiting.discard(arrival)
+            flight.waiting.remove(arrival)
             if listener is not None:
                 flight.listeners.remove(listener)
-            if not flight.waiting:
+            if not flight.waiting and not flight.run.done():
                 self._land(key, flight)
-                if not flight.run.done():
-                    flight.run.cancel()
-                    await asyncio.gather(flight.run, return_exceptions=True)
+                flight.run.cancel()
+                await asyncio.gather(flight.run, return_exceptions=True)
 
     def _arrive(self, key: Hashable, flight: _Flight[T], run: asyncio.Future[T]) -> None:
         self._land(key, flight)
-        error = None if run.cancelled() else run.exception()
+        cancelled = run.cancelled()
+        error = None if cancelled else run.exception()
         for arrival in flight.waiting:
             if arrival.done():
                 continue
-            if run.cancelled():
+            if cancelled:
                 arrival.cancel()
             elif error is not None:
                 arrival.set_exception(error.again() if isinstance(error, ServingError) else error)

@@ -47,11 +47,11 @@ class Entry:
     """Where the outputs of several batches come together."""
     step: Traced | None = None
     """Its span, where the request is traced."""
+    ticket: Ticket = field(init=False)
+    """The request that it is made for."""
 
-    @property
-    def ticket(self) -> Ticket:
-        """The request that it is made for."""
-        return self.run.ticket
+    def __post_init__(self) -> None:
+        self.ticket = self.run.ticket
 
     @property
     def waited(self) -> float:

@@ -65,7 +65,8 @@ class _Clock:
         self.tags: dict[object, float] = {}
 
     def tag(self, flow: object) -> float:
-        return max(self.now, self.tags.get(flow, 0.0))
+        had = self.tags.get(flow, 0.0)
+        return had if had > self.now else self.now
 
     def charge(self, flow: object, seconds: float) -> None:
         if len(self.tags) >= _CLOCKS:  # who is not ahead of the clock is remembered by it

@@ -22,7 +22,7 @@ class Runner:
     def admitted(self, ticket: Ticket) -> Admitted:
         """Accounts for a request's rows, bytes and time; what is refused is refused at once."""
         self._engine.expect(ticket)
-        size = sum(work.rows * self._engine.row_bytes(work.graph, ticket.version) for work in ticket.work)
+        size = sum([work.rows * self._engine.row_bytes(work.graph, ticket.version) for work in ticket.work])
         return self._admission.admit(ticket, size)
 
     @contextmanager

@@ -61,7 +61,8 @@ class Ticket:
     @property
     def size_seconds(self) -> float:
         """Compute time of the whole request, as far as it is known."""
-        return max(self.expected_seconds, self.charged_seconds)
+        expected, charged = self.expected_seconds, self.charged_seconds
+        return expected if expected > charged else charged
 
     @property
     def size(self) -> int:
@@ -71,12 +72,14 @@ class Ticket:
     @property
     def seconds_left(self) -> float:
         """Compute time that its rows are still expected to take."""
-        return max(0.0, self.expected_seconds - self.charged_seconds)
+        left = self.expected_seconds - self.charged_seconds
+        return left if left > 0 else 0.0
 
     @property
     def duration_left(self) -> float:
         """Time that the rest of its calls take if it never waits."""
-        return max(0.0, self.expected_duration - self.done_duration)
+        left = self.expected_duration - self.done_duration
+        return left if left > 0 else 0.0
 
     @property
     def latest_start(self) -> float:

@@ -11,6 +11,8 @@ from serving.requests.generation import Generation
 from serving.samplers import offered
 from serving.samplers.schedules import SPACINGS
 
+_NANOSECONDS = 10**9
+
 
 def describe(
     model: PublicModel, ready: Sequence[int], refused: Mapping[int, str], *, loaded: bool = True
@@ -46,8 +48,11 @@ def describe(
 def run_info(model: PublicModel, ticket: Ticket, generation: Generation | None = None) -> pb.RunInfo:
     """What was really done for a request, and how long it waited and took."""
     info = pb.RunInfo(model=model.name, version=ticket.version)
-    info.queue_time.FromNanoseconds(round(ticket.queue_seconds * 1e9))
-    info.compute_time.FromNanoseconds(round(ticket.compute_seconds * 1e9))
+    for time, seconds in (
+        (info.queue_time, ticket.queue_seconds),
+        (info.compute_time, ticket.compute_seconds),
+    ):
+        time.seconds, time.nanos = divmod(round(seconds * _NANOSECONDS), _NANOSECONDS)
     if generation is not None:
         info.seed = generation.seed
         if generation.steps is not None:

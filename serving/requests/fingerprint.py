@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
+from operator import attrgetter
 from typing import Any, cast
 
 import numpy as np
 
 from serving.requests.generation import Generation
 
-_DECIDED = tuple(field.name for field in fields(Generation) if field.name != "model")
+_decided = attrgetter(*(field.name for field in fields(Generation) if field.name != "model"))
+_PLAIN = frozenset({int, float, str, type(None)})
 
 
 def fingerprint(generation: Generation) -> Hashable:
@@ -19,7 +21,7 @@ def fingerprint(generation: Generation) -> Hashable:
     Taken over all fields, so that one which is added later counts too, and the digests of the model's graphs.
     """
     model = generation.model
-    decided = [_frozen(getattr(generation, name)) for name in _DECIDED]
+    decided = [value if type(value) in _PLAIN else _frozen(value) for value in _decided(generation)]
     return (model.name, model.digests[generation.version], *decided)
 
 

@@ -109,7 +109,8 @@ def _encode(
                 Code.INTERNAL,
                 f"image {place} came out with values that are not finite: try less guidance or more steps",
             )
-        encoded += [pictures.encode(p, image_format) for p in pictures.to_pixels(stack, value_range)]
+        pixels = pictures.to_pixels(stack, value_range)
+        encoded += [pictures.encode(pixels[place], image_format) for place in range(len(pixels))]
     return encoded
 
 
@@ -131,7 +132,10 @@ def _stacks(images: Sequence[Array] | Array) -> Iterator[Array]:
     if not isinstance(images, np.ndarray):
         yield from (image[None] for image in images)
         return
-    together = max(1, _AT_ONCE_BYTES // max(1, images[0].nbytes))
+    if images.nbytes <= _AT_ONCE_BYTES:
+        yield images
+        return
+    together = max(1, _AT_ONCE_BYTES // images[0].nbytes)
     for start in range(0, len(images), together):
         yield images[start : start + together]
 
