@@ -721,3 +721,26 @@ async def test_instances_that_no_call_may_have_do_not_count_as_busy(
     await settle()
     await asyncio.gather(first, *(wide.ask(gan(1, seed=seed)) for seed in range(5)))
     assert wide.engine.backlog.throughput.share == expected
+
+
+async def test_what_was_begun_without_a_task_is_withdrawn_when_it_is_cancelled(bench: Bench) -> None:
+    closed = []
+
+    def program() -> Program[Tensors]:
+        try:
+            return (yield from once(GAN, gan(2).inputs))
+        finally:
+            closed.append(True)
+
+    busy = bench.ask(gan(1))
+    await settle()
+    leaving = bench.engine.begin(program(), Ticket(version=1, deadline=monotonic() + 60))
+    staying = bench.engine.begin(once(GAN, gan(3).inputs), Ticket(version=1, deadline=monotonic() + 60))
+    await settle()
+    leaving.cancel()
+    await settle()
+    assert closed == [True]
+    bench.backend.let_go()
+    await asyncio.gather(busy, staying)
+    assert bench.backend.batches == [1, 3]
+    await bench.engine.idle()

@@ -195,3 +195,28 @@ async def test_ten_thousand_requests_of_every_kind_are_all_accounted_for(open_ti
             assert sum(samples) == number
         for gauge in ("atelier_rows_admitted", "atelier_bytes_admitted", "atelier_rows_pending"):
             assert registry.get_sample_value(gauge) == 0
+
+
+async def test_pictures_of_one_pass_are_shared_and_whoever_goes_takes_them_from_nobody(
+    open_tiny: OpenService,
+) -> None:
+    registry = CollectorRegistry()
+    request = pb.GenerateImagesRequest(model="tiny_gan", seed=3, count=2, format=pb.IMAGE_FORMAT_RAW_U8)
+    async with open_tiny(registry) as service:
+        alone = payload(await service.generate_images(request, CONTEXT))
+        tasks = [asyncio.create_task(service.generate_images(request, CONTEXT)) for _ in range(3)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        assert [payload(await task) for task in tasks[1:]] == [alone] * 2
+        assert tasks[0].cancelled()
+        shared = registry.get_sample_value("atelier_requests_shared_total", {"model": "tiny_gan"})
+        assert shared == 2
+        assert registry.get_sample_value("atelier_rows_total", {"graph": "tiny_gan"}) == 4
+        tasks = [asyncio.create_task(service.generate_images(request, CONTEXT)) for _ in range(2)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert registry.get_sample_value("atelier_rows_admitted") == 0
+        assert registry.get_sample_value("atelier_rows_pending") == 0
+        assert payload(await service.generate_images(request, CONTEXT)) == alone
