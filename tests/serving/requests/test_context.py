@@ -33,7 +33,7 @@ class Door:
 
 async def test_at_its_deadline_a_request_is_cancelled_and_the_client_told() -> None:
     door = Door()
-    with pytest.raises(ServingError, match="the deadline passed after 0.0 s") as error:
+    with pytest.raises(ServingError, match=r"the deadline passed after 0\.0 s") as error:
         await door.wait(0.01)
     assert error.value.code == Code.DEADLINE_EXCEEDED
     assert (door.ended("DEADLINE_EXCEEDED"), door.under_way()) == (1, 0)
@@ -45,8 +45,9 @@ async def test_at_its_deadline_a_request_is_cancelled_and_the_client_told() -> N
 async def test_a_request_without_a_deadline_has_that_of_the_gateway() -> None:
     door = Door()
     door.requests.default_deadline = 0.01
-    with pytest.raises(ServingError, match="the deadline passed"), door.requests.track(
-        "Draw", "gan", RequestContext()
+    with (
+        pytest.raises(ServingError, match="the deadline passed"),
+        door.requests.track("Draw", "gan", RequestContext()),
     ):
         await asyncio.Event().wait()
 
@@ -85,8 +86,9 @@ async def test_whoever_cancels_a_request_besides_its_deadline_has_it_cancelled()
 async def test_what_goes_wrong_inside_is_logged_and_told_to_nobody(caplog: pytest.LogCaptureFixture) -> None:
     door = Door()
     for error in (ValueError("secret"), TimeoutError("not the deadline of the request")):
-        with pytest.raises(ServingError, match="internal error") as told, door.requests.track(
-            "Draw", "gan", RequestContext(request_id="r-17")
+        with (
+            pytest.raises(ServingError, match="internal error") as told,
+            door.requests.track("Draw", "gan", RequestContext(request_id="r-17")),
         ):
             raise error
         assert (told.value.code, told.value.__cause__) == (Code.INTERNAL, error)
@@ -97,8 +99,9 @@ async def test_what_goes_wrong_inside_is_logged_and_told_to_nobody(caplog: pytes
 
 async def test_a_request_that_is_not_let_in_is_counted_and_leaves_nothing() -> None:
     door = Door()
-    with pytest.raises(ServingError, match="x-atelier-priority 'high' is not one of"), door.requests.track(
-        "Draw", "gan", RequestContext(priority="high")
+    with (
+        pytest.raises(ServingError, match="x-atelier-priority 'high' is not one of"),
+        door.requests.track("Draw", "gan", RequestContext(priority="high")),
     ):
         pytest.fail("it was let in")
     assert (door.ended("INVALID_ARGUMENT"), door.under_way()) == (1, 0)
