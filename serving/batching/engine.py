@@ -180,15 +180,14 @@ class Engine:
 
     def _leave(self, run: UnderWay, _: asyncio.Future[Any]) -> None:
         """Withdraws the present call of a program that nobody waits for any more, if it has one."""
+        if run in self._calls:
+            lane, entry = self._calls.pop(run)
+            self.statistics.of(lane.graph, lane.version).fail.add(monotonic() - entry.submitted)
+            self._abandon(entry)
+            lane.withdraw(entry)
+            end_step(entry.step)
+            self._dispatch_soon()  # there may be nothing left to wait for
         run.program.close()
-        if run not in self._calls:
-            return
-        lane, entry = self._calls.pop(run)
-        self.statistics.of(lane.graph, lane.version).fail.add(monotonic() - entry.submitted)
-        self._abandon(entry)
-        lane.withdraw(entry)
-        end_step(entry.step)
-        self._dispatch_soon()  # there may be nothing left to wait for
 
     def _lane(self, call: Call, version: int) -> Lane:
         manifest = self._manifests[call.graph, version]
