@@ -70,18 +70,14 @@ class Engine:
         # Asked by a scrape, in a thread of its own.
         metrics.rows_pending.set_function(lambda: self._dispatcher.pending)
 
-    async def run(self, program: Program[Result], ticket: Ticket, tell: Tell | None = None) -> Result:
-        """What the program returns, its calls computed and its progress told as it comes.
+    def run(
+        self, program: Program[Result], ticket: Ticket, tell: Tell | None = None
+    ) -> asyncio.Future[Result]:
+        """Begins a program: what it returns, its calls computed and its progress told as it comes.
 
         From one call to the next it is led by whatever computed the call, so that a step costs no turn of the
         event loop. Cancelling withdraws its rows; batch mates never notice.
         """
-        return await self.begin(program, ticket, tell)
-
-    def begin(
-        self, program: Program[Result], ticket: Ticket, tell: Tell | None = None
-    ) -> asyncio.Future[Result]:
-        """The same, for whoever need not wait for it in a task of its own."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         run = UnderWay(program=program, ticket=ticket, tell=tell, traced=current(), future=future)
         future.add_done_callback(partial(self._leave, run))

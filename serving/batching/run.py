@@ -38,4 +38,4 @@ class Runner:
 
         Cancelling it withdraws its rows.
         """
-        return self._engine.begin(program, ticket, tell)
+        return self._engine.run(program, ticket, tell)

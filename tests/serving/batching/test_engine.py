@@ -70,9 +70,9 @@ class Bench:
         manifests = {(m.graph, version): m for m in catalog.manifests.values() for version in m.versions}
         self.engine = Engine(self.backend, manifests, max_batch_bytes=2**20, metrics=Metrics(self.registry))
 
-    def ask(self, call: Call, deadline: float = 60.0, version: int = 1) -> asyncio.Task[Tensors]:
+    def ask(self, call: Call, deadline: float = 60.0, version: int = 1) -> asyncio.Future[Tensors]:
         ticket = Ticket(version=version, deadline=monotonic() + deadline)
-        return asyncio.create_task(self.engine.run(once(call.graph, call.inputs), ticket))
+        return self.engine.run(once(call.graph, call.inputs), ticket)
 
     async def reference(self, call: Call) -> np.ndarray:
         backend = OnnxRuntimeBackend(repository=self.repository, device="cpu", instances=1, threads=1)
@@ -480,7 +480,7 @@ async def test_tickets_and_metrics_tell_waiting_from_computing(bench: Bench) -> 
     ticket = Ticket(version=1, deadline=monotonic() + 60)
     bench.ask(gan(1))
     await settle()
-    task = asyncio.create_task(bench.engine.run(once(GAN, gan(2).inputs), ticket))
+    task = bench.engine.run(once(GAN, gan(2).inputs), ticket)
     await asyncio.sleep(0.05)
     bench.backend.let_go()
     await task
@@ -525,9 +525,9 @@ async def test_a_thousand_calls_that_come_and_go_are_all_accounted_for(wide: Ben
     assert wide.engine._dispatcher.idle
 
 
-def long_call(bench: Bench, seed: int) -> asyncio.Task[Tensors]:
+def long_call(bench: Bench, seed: int) -> asyncio.Future[Tensors]:
     ticket = Ticket(version=1, deadline=monotonic() + 60, expected_seconds=10.0)
-    return asyncio.create_task(bench.engine.run(once(GAN, gan(2, seed=seed).inputs), ticket))
+    return bench.engine.run(once(GAN, gan(2, seed=seed).inputs), ticket)
 
 
 async def test_a_short_request_is_computed_besides_long_ones_that_have_every_instance(wide: Bench) -> None:
@@ -570,7 +570,7 @@ def steps(bench: Bench, rows: int, *, seconds: float, noise_level: float = 1.0) 
             yield replace(call, inputs={**call.inputs, "noise_level": levels})
 
     ticket = Ticket(version=1, deadline=monotonic() + 60, expected_seconds=seconds)
-    return asyncio.create_task(bench.engine.run(program(), ticket))
+    return bench.engine.run(program(), ticket)
 
 
 @pytest.mark.parametrize(
@@ -682,7 +682,7 @@ async def test_a_request_that_is_cancelled_by_its_own_listener_harms_none_of_its
     busy = bench.ask(gan(1))
     await settle()
     ticket = Ticket(version=1, deadline=monotonic() + 60)
-    leaving = asyncio.create_task(bench.engine.run(program(), ticket, lambda _: leaving.cancel()))
+    leaving = bench.engine.run(program(), ticket, lambda _: leaving.cancel())
     await settle()
     mate = bench.ask(gan(2))
     await settle()
@@ -701,7 +701,7 @@ async def test_an_error_of_one_program_is_its_own(bench: Bench) -> None:
     busy = bench.ask(gan(1))
     await settle()
     ticket = Ticket(version=1, deadline=monotonic() + 60)
-    failing = asyncio.create_task(bench.engine.run(program(), ticket))
+    failing = bench.engine.run(program(), ticket)
     mate = bench.ask(gan(2))
     await settle()
     bench.backend.let_go()
@@ -734,8 +734,8 @@ async def test_what_was_begun_without_a_task_is_withdrawn_when_it_is_cancelled(b
 
     busy = bench.ask(gan(1))
     await settle()
-    leaving = bench.engine.begin(program(), Ticket(version=1, deadline=monotonic() + 60))
-    staying = bench.engine.begin(once(GAN, gan(3).inputs), Ticket(version=1, deadline=monotonic() + 60))
+    leaving = bench.engine.run(program(), Ticket(version=1, deadline=monotonic() + 60))
+    staying = bench.engine.run(once(GAN, gan(3).inputs), Ticket(version=1, deadline=monotonic() + 60))
     await settle()
     leaving.cancel()
     await settle()
