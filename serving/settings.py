@@ -74,6 +74,8 @@ class Settings(BaseModel):
     """Where graphs run; auto takes a GPU if there is one, cuda is not ready without."""
     accelerator: Literal["none", "tensorrt"] = "none"
     """What compiles graphs for a GPU; tensorrt is not ready where it is not to be had."""
+    rewrite_graphs: bool = True
+    """Rewrite graphs as they are loaded where they run on the CPU: faster, and equal up to rounding."""
     cuda_graphs: bool = True
     """Record the calls of each size of batch on a GPU and replay them."""
     tf32: bool = False

@@ -59,6 +59,7 @@ class OnnxRuntimeBackend:
         cuda_graphs: bool = True,
         tf32: bool = False,
         engine_cache: Path = Path("tensorrt_cache"),
+        rewrite_graphs: bool = True,
     ) -> None:
         self.repository = repository
         self.choice = Choice(
@@ -75,7 +76,7 @@ class OnnxRuntimeBackend:
         self._parsed: Parsed = {}
         self._sessions: dict[tuple[str, int], _Loaded] = {}
         self._providers: set[str] = set()
-        self._opener = Sessions(self.choice, threads=threads)
+        self._opener = Sessions(self.choice, threads=threads, rewrite=rewrite_graphs)
         self._closed = False
         # Threads inside a call are onnxruntime's, and it is as slow as the one that stands back.
         self._workers = Workers(
@@ -101,6 +102,7 @@ class OnnxRuntimeBackend:
             cuda_graphs=settings.cuda_graphs,
             tf32=settings.tf32,
             engine_cache=settings.engine_cache,
+            rewrite_graphs=settings.rewrite_graphs,
         )
 
     async def index(self) -> Index:

@@ -52,10 +52,12 @@ class Sessions:
     holds `device` too.
     """
 
-    def __init__(self, choice: Choice, *, threads: int) -> None:
+    def __init__(self, choice: Choice, *, threads: int, rewrite: bool = True) -> None:
+        """With `rewrite` graphs are rewritten for the CPU, where they run on that."""
         self.device = Lock()
         self._choice = choice
         self._threads = threads
+        self._rewrite = rewrite
         self._fell_back = False
 
     def open(self, model: bytes, manifest: Manifest, version: int, *, graphs: bool) -> Opened:
@@ -66,15 +68,15 @@ class Sessions:
         """
         _, known = onnxruntime_and_providers()
         if not self._choice.gpu(known) or self._fell_back:
-            return self._open(model, [(CPU, {})])
+            return self._on_cpu(model, manifest)
         with self.device:
             try:
                 opened = self._on_gpu(model, manifest, version, graphs)
             except Exception as error:  # onnxruntime's exceptions have no common base
-                return self._without_gpu(model, str(error))
+                return self._without_gpu(model, manifest, str(error))
             # onnxruntime leaves out what it cannot have and goes on: what counts is what the session got.
             if opened.provider != self._wanted():
-                return self._without_gpu(model, f"onnxruntime gave {opened.provider}")
+                return self._without_gpu(model, manifest, f"onnxruntime gave {opened.provider}")
             return opened
 
     def _on_gpu(self, model: bytes, manifest: Manifest, version: int, graphs: bool) -> Opened:
@@ -90,10 +92,10 @@ class Sessions:
     def _wanted(self) -> str:
         return self._choice.demanded or CUDA
 
-    def _without_gpu(self, model: bytes, reason: str) -> Opened:
+    def _without_gpu(self, model: bytes, manifest: Manifest, reason: str) -> Opened:
         demanded = self._choice.demanded
         # A model that no device can load is to blame itself, and says why when it is opened here.
-        opened = self._open(model, [(CPU, {})])
+        opened = self._on_cpu(model, manifest)
         if demanded:
             raise unavailable(f"{_FLAGS[demanded]}, but {reason}: {_REMEDIES[demanded]}")
         if not self._fell_back:
@@ -101,6 +103,19 @@ class Sessions:
             log.info("what was tried on the GPU: %s", reason)
         self._fell_back = True
         return opened
+
+    def _on_cpu(self, model: bytes, manifest: Manifest) -> Opened:
+        """The graph rewritten; as it was published where that is not wanted or does not come off."""
+        if self._rewrite:
+            from serving.backends.rewriting import rewritten  # with onnx, which takes its time too
+
+            try:
+                shorter = rewritten(model)
+                if shorter != model:
+                    return self._open(shorter, [(CPU, {})])
+            except Exception as error:  # a graph that no rule has foreseen, and it is served all the same
+                log.warning("%s is served as it was published, not rewritten: %s", manifest.graph, error)
+        return self._open(model, [(CPU, {})])
 
     def _open(self, model: bytes, providers: Sequence[Provider], graphs: bool = False) -> Opened:
         onnxruntime, _ = onnxruntime_and_providers()
