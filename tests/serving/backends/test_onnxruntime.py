@@ -1,4 +1,5 @@
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -105,6 +106,53 @@ async def test_a_model_of_another_shape_than_its_configuration_is_refused(tmp_pa
     error = await refusal(fresh(tmp_path), "tiny_gan")
     assert error.code == Code.FAILED_PRECONDITION
     assert "does not run on inputs of its config.pbtxt" in error.message
+
+
+SHIPPED = Path(__file__).parents[3] / "model_repository"
+GAN = "digits_gan"
+
+
+async def drawn(repository: Path, **options: object) -> np.ndarray:
+    """What a graph with normalisations gives for fixed inputs."""
+    backend = fresh(repository, **options)
+    await backend.load(GAN, 1)
+    latent = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+    computed = await backend.infer(GAN, 1, {"latent": latent, "class_id": np.array([[1], [2], [3]])})
+    await backend.close()
+    return np.asarray(computed.outputs["sample"])
+
+
+@pytest.fixture
+def published() -> np.ndarray:
+    """The same by the file itself."""
+    session = onnxruntime.InferenceSession(SHIPPED / GAN / "1" / "model.onnx")
+    latent = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+    return np.asarray(session.run(None, {"latent": latent, "class_id": np.array([[1], [2], [3]])})[0])
+
+
+async def test_graphs_are_rewritten_unless_that_is_not_wanted(published: np.ndarray) -> None:
+    np.testing.assert_array_equal(await drawn(SHIPPED, rewrite_graphs=False), published)
+    by_default = await drawn(SHIPPED)
+    assert (by_default != published).any(), "the same function in another order"
+    np.testing.assert_allclose(by_default, published, atol=1e-5)
+
+
+@pytest.mark.parametrize("broken", [b"not a model", None], ids=["does not load", "fails"])
+async def test_a_graph_that_cannot_be_rewritten_is_served_as_it_was_published(
+    broken: bytes | None,
+    published: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def rewritten(model: bytes) -> bytes:
+        if broken is None:
+            raise KeyError("a node that no rule has foreseen")
+        return broken
+
+    monkeypatch.setattr("serving.backends.rewriting.rewritten", rewritten)
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(await drawn(SHIPPED), published)
+    assert f"{GAN} is served as it was published, not rewritten" in caplog.text
 
 
 @pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this onnxruntime knows CUDA")
