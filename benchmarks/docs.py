@@ -89,6 +89,8 @@ def _settings(figures: Any) -> list[str]:
     for one in each:
         if isinstance(one, dict) and "best" in one:
             lines.append(f"- raw onnxruntime: {one['best']}")
+            if "best_rewritten" in one:
+                lines.append(f"- raw onnxruntime, graph rewritten: {one['best_rewritten']}")
             lines += [
                 f"- {peer}: {trial.get('best', 'did not start')}" for peer, trial in one["settings"].items()
             ]

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.summary import NAMES, middle
+from benchmarks.summary import LOOPS, NAMES, middle
 from benchmarks.targets import Results
 
 _OURS, _OTHERS, _LIMIT, _INK = "#2f6f8f", "#b9c4c9", "#d08c3c", "#222222"
@@ -50,7 +50,7 @@ def _throughput(model: str, figures: Any) -> Figure:
 
 
 def _short_latency(model: str, figures: Any) -> Figure:
-    runs = {name: each for name, each in figures["runs"].items() if name != "raw"}
+    runs = {name: each for name, each in figures["runs"].items() if name not in LOOPS}
     latencies = {name: [run["short_p95"] for run in each] for name, each in runs.items()}
     title = f"{model}: 95 in 100 short requests are done in"
     return _bars(title, latencies, "seconds (median, and every run)")
@@ -70,7 +70,7 @@ def _singles(figures: Any) -> Figure:
 def _bars(title: str, values: dict[str, list[float]], unit: str) -> Figure:
     figure, axes = _axes(height=1.2 + 0.55 * len(values))
     names = sorted(values, key=lambda name: middle(values[name]))
-    colors = [_OURS if name.startswith("atelier") else _LIMIT if name == "raw" else _OTHERS for name in names]
+    colors = [_OURS if name.startswith("atelier") else _LIMIT if name in LOOPS else _OTHERS for name in names]
     heights = [middle(values[name]) for name in names]
     axes.barh([NAMES.get(name, name) for name in names], heights, color=colors, height=0.62)
     most = max(max(each) for each in values.values())

@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from serving.backends.rewriting import rewritten
 from serving.catalog import MODEL_FILE
 from serving.manifest import Manifest
 
@@ -51,31 +52,33 @@ def inputs(manifest: Manifest, rows: int) -> dict[str, NDArray[Any]]:
     }
 
 
-def session(repository: Path, manifest: Manifest, threads: int) -> Any:
-    """A session on the newest version of a graph, as the gateway would open it."""
+def session(repository: Path, manifest: Manifest, threads: int, *, rewrite: bool = False) -> Any:
+    """A session on the newest version of a graph; with `rewrite` on what the gateway makes of it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     path = repository / manifest.graph / str(max(manifest.versions)) / MODEL_FILE
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    model = path.read_bytes()
+    model = rewritten(model) if rewrite else model
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 class RawLoop:
     """Sessions of one graph, kept so that each measurement is of calls alone."""
 
-    def __init__(self, repository: Path, manifest: Manifest) -> None:
+    def __init__(self, repository: Path, manifest: Manifest, *, rewrite: bool = False) -> None:
+        """With `rewrite` it is the graph as the gateway calls it, and not the published one."""
         self._repository = repository
         self._manifest = manifest
+        self._rewrite = rewrite
         self._sessions: dict[tuple[int, int], list[Any]] = {}
 
     def rows_per_second(self, how: Raw, seconds: float) -> float:
         """Rows computed in a second by sessions that are called in a loop for so long, side by side."""
         key = (how.sessions, how.threads)
         if key not in self._sessions:
-            self._sessions[key] = [
-                session(self._repository, self._manifest, how.threads) for _ in range(how.sessions)
-            ]
+            self._sessions[key] = [self._session(how.threads) for _ in range(how.sessions)]
         feed = inputs(self._manifest, how.batch)
         ready = Barrier(how.sessions)
 
@@ -94,7 +97,7 @@ class RawLoop:
 
     def seconds_per_call(self, batch: int, calls: int) -> list[float]:
         """Times of single calls by one thread, nothing else going on."""
-        opened = self._sessions.setdefault((1, 1), [session(self._repository, self._manifest, 1)])[0]
+        opened = self._sessions.setdefault((1, 1), [self._session(1)])[0]
         feed = inputs(self._manifest, batch)
         opened.run(None, feed)
         times = []
@@ -103,6 +106,9 @@ class RawLoop:
             opened.run(None, feed)
             times.append(perf_counter() - began)
         return times
+
+    def _session(self, threads: int) -> Any:
+        return session(self._repository, self._manifest, threads, rewrite=self._rewrite)
 
     def sweep(self, cores: int, batches: list[int], seconds: float) -> Mapping[Raw, float]:
         """Rows a second of every way to call."""

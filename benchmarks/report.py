@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.summary import NAMES, middle
+from benchmarks.summary import LOOPS, NAMES, middle
 from benchmarks.targets import Results, targets
 
 Rows = list[list[str]]
@@ -149,7 +149,7 @@ def _servers(runs: Mapping[str, list[dict[str, Any]]]) -> Rows:
     rows = []
     for name, each in runs.items():
         cells = [_middle(each, "rows", ".0f")]
-        if name == "raw":
+        if name in LOOPS:
             cells += ["", "", "", "", ""]
         else:
             cells += [_middle(each, "images", ".1f")]

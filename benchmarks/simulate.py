@@ -67,7 +67,7 @@ async def measure(repository: Path, model: str, seconds: float, say: Say) -> dic
     manifest = build(scan(repository)).models[model].denoiser
     assert manifest is not None, "a diffusion model is simulated"
     mix, cores = mixed(model, classes=len(manifest.class_labels)), processors()
-    raw = RawLoop(repository, manifest)
+    raw = RawLoop(repository, manifest, rewrite=True)
     alone = median(await asyncio.to_thread(raw.seconds_per_call, 1, 60))
     async with serve(repository, "--instances", str(cores), "--threads", "1") as gateway:
         say("calls by their rows, all cores busy")

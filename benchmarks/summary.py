@@ -12,6 +12,7 @@ Result = TypeVar("Result")
 
 NAMES = {
     "raw": "raw onnxruntime",
+    "rewritten": "raw onnxruntime, graph rewritten",
     "atelier": "Atelier",
     "atelier over HTTP": "Atelier over HTTP",
     "mlserver": "MLServer",
@@ -20,6 +21,9 @@ NAMES = {
     "bentoml": "BentoML",
 }
 """Whose figures they are, as people read it."""
+
+LOOPS = ("raw", "rewritten")
+"""Those of no server."""
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from benchmarks.summary import middle
+from benchmarks.summary import LOOPS, middle
 
 Results = Mapping[str, Any]
 """Figures of each scenario by its name, as JSON holds them."""
@@ -75,7 +75,7 @@ def _saturated(figures: Any) -> Iterator[Target]:
             "×",
             "saturated",
         )
-        for peer in [name for name in runs if name not in ("atelier", "raw")]:
+        for peer in [name for name in runs if name not in ("atelier", *LOOPS)]:
             yield _least(
                 f"{model}: images a second, of {peer}'s",
                 ratio(runs["atelier"], runs[peer], "images"),

@@ -36,7 +36,7 @@ async def step_loop(plan: Plan, tell: Tell) -> dict[str, Any]:
             continue
         graph = models[model].denoiser
         assert graph is not None, "a diffusion model has a denoiser"
-        raw = RawLoop(plan.repository, graph)
+        raw = RawLoop(plan.repository, graph, rewrite=True)
         runs = []
         for run in range(plan.runs):
             tell(f"step loop of {model}, run {run + 1} of {plan.runs}")
