@@ -27,7 +27,9 @@ measured, servers that compute though nobody asks them anything are stopped: Lit
 Atelier measures its batches when it has nothing else to do.
 
 - **raw onnxruntime** calls the graph in a loop, at the best of every batch size with one session of all
-  threads, a session of one thread for each core, or both: the limit.
+  threads, a session of one thread for each core, or both: the limit. It calls the published file, as the
+  others do. Atelier rewrites graphs as it loads them, so that it can compute more rows than that; what the
+  loop makes of the rewritten graph is shown beside it for the mix.
 - **The others** serve the same requests in the way that is natural to them: a request's whole sampling
   loop inside their model code, with the samplers and the noise of Atelier (the pictures are equal), and
   their own batcher joining whole requests, of which those with equal parameters are sampled together.

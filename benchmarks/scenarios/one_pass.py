@@ -41,7 +41,7 @@ async def one_pass(plan: Plan, tell: Tell) -> dict[str, Any]:
     raw = RawLoop(plan.repository, graph)
     tell(f"{model}: raw onnxruntime at every batch size")
     sweep = await asyncio.to_thread(raw.sweep, plan.cores, _BATCHES, min(_SWEEP_SECONDS, plan.seconds))
-    best = max(sweep, key=sweep.__getitem__)
+    best = await asyncio.to_thread(raw.best, sweep, plan.seconds / 2)
     seconds = plan.seconds / 2
 
     async with AsyncExitStack() as stack:

@@ -42,12 +42,12 @@ async def _saturated(plan: Plan, model: str, known: dict[str, Setting], tell: Te
     raw = {
         name: RawLoop(plan.repository, graph, rewrite=name == "rewritten") for name in ("raw", "rewritten")
     }
-    sweeps = {}
+    sweeps, best = {}, {}
     for name, loop in raw.items():
         tell(f"{model}: {name} onnxruntime at every batch size")
         seconds = min(_SWEEP_SECONDS, plan.seconds)
         sweeps[name] = await asyncio.to_thread(loop.sweep, plan.cores, _BATCHES, seconds)
-    best = {name: max(sweep, key=sweep.__getitem__) for name, sweep in sweeps.items()}
+        best[name] = await asyncio.to_thread(loop.best, sweeps[name], plan.seconds / 2)
 
     async with AsyncExitStack() as stack:
         atelier = await stack.enter_async_context(

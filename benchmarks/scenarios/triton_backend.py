@@ -36,11 +36,12 @@ async def triton_backend(plan: Plan, tell: Tell) -> dict[str, Any]:
             lay_out(plan.repository, folder, instances=plan.cores, graphs=graphs)
             backends = [f"--backend-directory={plan.triton_backends}"] if plan.triton_backends else []
             triton = servers.enter_context(triton_server(folder, flags=backends))
+            as_published = ["--rewrite-graphs", "false"]  # Triton knows nothing else
             over = ["--backend", "triton", "--triton-url", triton.grpc_address]
             async with AsyncExitStack() as stack:
                 gateways = {
                     "embedded": await stack.enter_async_context(
-                        serve(folder, "--instances", str(plan.cores), "--threads", "1")
+                        serve(folder, "--instances", str(plan.cores), "--threads", "1", *as_published)
                     ),
                     "over Triton": await stack.enter_async_context(serve(folder, *over)),
                     "over Triton, shared memory": await stack.enter_async_context(

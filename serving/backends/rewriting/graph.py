@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from graphlib import TopologicalSorter
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ Shape = tuple[int | None, ...]
 """Length of each axis; None where it depends on the inputs."""
 
 _PREFIX = "rewritten/"
+_SMALL = 64  # elements
 
 
 class Graph:
@@ -116,12 +118,12 @@ class Graph:
         places = {id(node): place for place, node in enumerate(self._graph.node) if id(node) in needed}
         sorter = TopologicalSorter({node: before[node] for node in sorted(needed, key=places.__getitem__)})
         nodes = [onnx.NodeProto.FromString(needed[k].SerializeToString()) for k in sorter.static_order()]
-        taken = {name for node in nodes for name in node.input} | self._results
-        weights = [w for name, w in self._weights.items() if name in taken]
-        kept = [onnx.TensorProto.FromString(weight.SerializeToString()) for weight in weights]
-        del self._graph.node[:], self._graph.initializer[:], self._graph.value_info[:]
+        del self._graph.node[:], self._graph.value_info[:]
         self._graph.node.extend(nodes)
-        self._graph.initializer.extend(kept)
+        taken = {name for node in nodes for name in node.input} | self._results
+        for place in reversed(range(len(self._graph.initializer))):  # in place: weights may be large
+            if self._graph.initializer[place].name not in taken:
+                del self._graph.initializer[place]
 
     def _know(self, node: onnx.NodeProto) -> None:
         for name in node.output:
@@ -147,7 +149,7 @@ def other_input(node: onnx.NodeProto, value: str) -> str:
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
-    graph = shape_inference.infer_shapes(model, data_prop=True).graph
+    graph = shape_inference.infer_shapes(_without_weights(model), data_prop=True).graph
     return {
         info.name: tuple(
             axis.dim_value if axis.HasField("dim_value") else None for axis in info.type.tensor_type.shape.dim
@@ -155,3 +157,20 @@ def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
         for info in (*graph.input, *graph.value_info, *graph.output)
         if info.type.tensor_type.HasField("shape")
     }
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with the shapes of its weights in place of them: inferring copies a model, and nobody else of
+    the process does anything meanwhile. Small constants stay, as they may be shapes themselves."""
+    graph = model.graph
+    small = [weight for weight in graph.initializer if prod(weight.dims) <= _SMALL]
+    known = {value.name for value in graph.input}
+    large = [w for w in graph.initializer if prod(w.dims) > _SMALL and w.name not in known]
+    shown = helper.make_graph(
+        graph.node,
+        graph.name,
+        [*graph.input, *(helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in large)],
+        graph.output,
+        small,
+    )
+    return helper.make_model(shown, opset_imports=model.opset_import, ir_version=model.ir_version)
