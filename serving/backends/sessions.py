@@ -107,9 +107,9 @@ class Sessions:
     def _on_cpu(self, model: bytes, manifest: Manifest) -> Opened:
         """The graph rewritten; as it was published where that is not wanted or does not come off."""
         if self._rewrite:
-            from serving.backends.rewriting import rewritten  # with onnx, which takes its time too
-
             try:
+                from serving.backends.rewriting import rewritten  # with onnx, which takes its time too
+
                 shorter = rewritten(model)
                 if shorter != model:
                     return self._open(shorter, [(CPU, {})])

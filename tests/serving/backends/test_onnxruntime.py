@@ -1,7 +1,10 @@
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -137,19 +140,26 @@ async def test_graphs_are_rewritten_unless_that_is_not_wanted(published: np.ndar
     np.testing.assert_allclose(by_default, published, atol=1e-5)
 
 
-@pytest.mark.parametrize("broken", [b"not a model", None], ids=["does not load", "fails"])
-async def test_a_graph_that_cannot_be_rewritten_is_served_as_it_was_published(
-    broken: bytes | None,
-    published: np.ndarray,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def rewritten(model: bytes) -> bytes:
-        if broken is None:
-            raise KeyError("a node that no rule has foreseen")
-        return broken
+def fails(model: bytes) -> bytes:
+    raise KeyError("a node that no rule has foreseen")
 
-    monkeypatch.setattr("serving.backends.rewriting.rewritten", rewritten)
+
+def does_not_load(model: bytes) -> bytes:
+    return b"not a model"
+
+
+REWRITING = "serving.backends.rewriting"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [SimpleNamespace(rewritten=fails), SimpleNamespace(rewritten=does_not_load), None],
+    ids=["fails", "does not load", "without onnx"],
+)
+async def test_a_graph_that_cannot_be_rewritten_is_served_as_it_was_published(
+    module: Any, published: np.ndarray, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, REWRITING, module)
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(await drawn(SHIPPED), published)
     assert f"{GAN} is served as it was published, not rewritten" in caplog.text
