@@ -20,18 +20,20 @@ same cores, with the client on the same machine. It needs the source tree: `make
 
 The raw figures are in [benchmarks.json](benchmarks.json). Every figure is the median of {runs} runs in
 which everyone took turns; ratios are taken within a round, and then their median. Machines are shared, and
-by the hour more or less of one is there: figures of two parts of this page do not compare. The less of it,
-the more the gateway's own Python weighs: the saturated mix was at 0.96 of raw onnxruntime on a host with
-AVX-512, and at 0.85 and 0.88 in two measurements on the one of this page, which has none. While one is
-measured, servers that compute though nobody asks them anything are stopped: LitServe's batcher polls, and
-Atelier measures its batches when it has nothing else to do.
+by the hour more or less of one is there: figures of two parts of this page do not compare, and ratios move
+by a tenth from one measurement to the next. The less of a machine there is, the more the gateway's own
+Python weighs: while graphs were called as they are published, the saturated mix was at 0.96 of raw
+onnxruntime on a host with AVX-512, and at 0.85, 0.88 and 0.89 on the one of this page, which has none; with
+graphs rewritten it was at 0.95 and 1.00 there. While one is measured, servers that compute though nobody
+asks them anything are stopped: LitServe's batcher polls, and Atelier measures its batches when it has
+nothing else to do.
 
 - **raw onnxruntime** calls the graph in a loop, at the best of every batch size with one session of all
   threads, a session of one thread for each core, or both: the limit. It calls the published file, as the
   others do. Atelier rewrites graphs as it loads them, so that it can compute more rows than that; what the
   loop makes of the rewritten graph is shown beside it for the mix.
 - **The others** serve the same requests in the way that is natural to them: a request's whole sampling
-  loop inside their model code, with the samplers and the noise of Atelier (the pictures are equal), and
+  loop inside their model code, with the samplers and the noise of Atelier (the pictures are equal up to rounding), and
   their own batcher joining whole requests, of which those with equal parameters are sampled together.
   Each stands in an environment of its own, at the better of its settings (two workers, with and without
   batching) in a trial before the runs.
