@@ -1,4 +1,4 @@
-"""`python -m benchmarks.rewriting`: calls of graphs as they are published, and as the engine rewrites them.
+"""`python -m benchmarks.rewriting`: calls of graphs as published, and as the engine rewrites them.
 
 One thread, the two in turns; a ratio is the median of the ratios within a round.
 """
@@ -39,7 +39,8 @@ def main() -> int:
             published, shorter, ratio = _compare(both, manifest, rows, options.rounds)
             console.print(
                 f"{manifest.graph}, {rows} rows: {1000 * published:.2f} ms as published, "
-                f"{1000 * shorter:.2f} ms rewritten, {ratio:.2f} times as fast"
+                f"{1000 * shorter:.2f} ms rewritten, {ratio:.2f} times as fast",
+                soft_wrap=True,
             )
     return 0
 
