@@ -33,10 +33,10 @@ nothing else to do.
   others do. Atelier rewrites graphs as it loads them, so that it can compute more rows than that; what the
   loop makes of the rewritten graph is shown beside it for the mix.
 - **The others** serve the same requests in the way that is natural to them: a request's whole sampling
-  loop inside their model code, with the samplers and the noise of Atelier (the pictures are equal up to rounding), and
-  their own batcher joining whole requests, of which those with equal parameters are sampled together.
-  Each stands in an environment of its own, at the better of its settings (two workers, with and without
-  batching) in a trial before the runs.
+  loop inside their model code, with the samplers and the noise of Atelier (the pictures are equal up to
+  rounding), and their own batcher joining whole requests, of which those with equal parameters are sampled
+  together. Each stands in an environment of its own, at the better of its settings (two workers, with and
+  without batching) in a trial before the runs.
 - **The mix** has every combination of 4 to 50 steps, five samplers, guidance of 1, 2 and 4, and one to
   four images, in one shuffled order for all. A request counts in a window with the share of its time
   that lies in it.
