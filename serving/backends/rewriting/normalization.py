@@ -109,8 +109,10 @@ def _modulation(graph: Graph, value: str, channels: int) -> tuple[Linear, Linear
     add = None if mul is None else graph.taker(mul.output[0], "Add")
     if mul is None or add is None or graph.is_result(add.output[0]):
         return None
-    operands = other_input(mul, value), other_input(add, mul.output[0])
-    if any(len(graph.shape(operand) or ()) != _IMAGES for operand in operands):
+    images, operands = graph.shape(value), (other_input(mul, value), other_input(add, mul.output[0]))
+    shapes = [graph.shape(operand) or () for operand in operands]
+    # What is the same for all images has one row, and theirs are not known.
+    if images is None or any(len(shape) != _IMAGES or shape[0] != images[0] for shape in shapes):
         return None
     by, plus = (linear(graph, operand) for operand in operands)
     if by is None or plus is None or by.source != plus.source:

@@ -172,6 +172,18 @@ def test_where_the_modulation_is_not_linear_the_weights_alone_are_joined() -> No
     assert found["Mul"] == nodes(model)["Mul"] - 1
 
 
+def test_a_modulation_that_is_the_same_for_all_images_is_left_alone() -> None:
+    class ByItself(Modulated):
+        def __init__(self) -> None:
+            super().__init__()
+            self.learned = nn.Parameter(torch.randn(1, FEATURES))
+
+        def forward(self, x: Tensor, h: Tensor) -> Tensor:
+            return super().forward(x, self.learned + 0 * h.sum())  # or the exporter would compute it
+
+    checked(exported(ByItself()))
+
+
 def test_before_a_convolution_of_single_pixels_they_are_put_into_its_weights() -> None:
     convolution = nn.Conv2d(CHANNELS, 3, 1)
     found = checked(exported(Norm(lambda x: torch.tanh(convolution(x))), channels=3))
