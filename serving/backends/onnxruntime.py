@@ -11,23 +11,20 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from serving.backends.binding import Bound, Direct, can_be_bound
+from serving.backends.example import example
 from serving.backends.providers import CPU, Accelerator, Choice, Device
 from serving.backends.sessions import Sessions, onnxruntime_and_providers
 from serving.backends.workers import Workers
 from serving.calls import Computed, Tensors
 from serving.catalog import MODEL_FILE, Index, Parsed, scan
 from serving.errors import Code, ServingError
-from serving.manifest import Manifest, TensorSpec
+from serving.manifest import Manifest
 from serving.process.processors import processors
 
 if TYPE_CHECKING:
     from serving.settings import Settings
 
-_NUMPY_DTYPES = {"float32": np.float32, "int64": np.int64}
-_WARM_UP_SIDE = 32
 _NICENESS = 5
 _READ_AGAIN = 1.0  # seconds after which a file that could not be read may be
 
@@ -208,7 +205,7 @@ class OnnxRuntimeBackend:
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise _broken(f"{path} does not load: {error}") from error
         try:
-            loaded.calls.warm_up(_example(manifest, record.min_rows))
+            loaded.calls.warm_up(example(manifest, record.min_rows))
         except Exception as error:
             raise _broken(f"{path} does not run on inputs of its config.pbtxt: {error}") from error
         return loaded
@@ -232,16 +229,6 @@ def _timed(calls: Direct | Bound, inputs: Tensors) -> Computed:
     began = perf_counter()
     outputs = calls.run(inputs)
     return Computed(outputs, perf_counter() - began)
-
-
-def _example(manifest: Manifest, rows: int) -> dict[str, Any]:
-    """Inputs of zeros with the least rows that the graph is ever called with."""
-    return {spec.name: np.zeros((rows, *_shape(spec)), _NUMPY_DTYPES[spec.dtype]) for spec in manifest.inputs}
-
-
-def _shape(spec: TensorSpec) -> list[int]:
-    side = -(-_WARM_UP_SIDE // spec.multiple_of) * spec.multiple_of
-    return [side if axis < 0 else axis for axis in spec.shape]
 
 
 def _broken(message: str) -> ServingError:

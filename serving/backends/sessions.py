@@ -10,6 +10,7 @@ from functools import cache
 from threading import Lock
 from typing import Any
 
+from serving.backends.example import example
 from serving.backends.providers import (
     CPU,
     CUDA,
@@ -24,6 +25,7 @@ from serving.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
+_ROWS_TRIED = 2  # what goes wrong with more than one row does so with two
 _NOT_ALL_ON_GPU = "graph capture"
 _FLAGS = {TENSORRT: "accelerator is tensorrt", CUDA: "device is cuda"}
 _REMEDIES = {
@@ -112,7 +114,9 @@ class Sessions:
 
                 shorter = rewritten(model)
                 if shorter != model:
-                    return self._open(shorter, [(CPU, {})])
+                    opened = self._open(shorter, [(CPU, {})])
+                    opened.session.run(None, example(manifest, min(_ROWS_TRIED, manifest.max_batch_size)))
+                    return opened
             except Exception as error:  # a graph that no rule has foreseen, and it is served all the same
                 log.warning("%s is served as it was published, not rewritten: %s", manifest.graph, error)
         return self._open(model, [(CPU, {})])

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import tiny_graphs
@@ -148,18 +149,24 @@ def does_not_load(model: bytes) -> bytes:
     return b"not a model"
 
 
-REWRITING = "serving.backends.rewriting"
+def takes_one_row(model: bytes) -> bytes:
+    """As after a rule that takes what it sees for one image for what all have."""
+    proto = onnx.load_model_from_string(model)
+    (result,) = proto.graph.output
+    (maker,) = (node for node in proto.graph.node if result.name in node.output)
+    maker.output[:] = ["inner"]
+    shape = onnx.numpy_helper.from_array(np.array([1, 1, 32, 32]), "one_row")
+    proto.graph.initializer.append(shape)
+    proto.graph.node.append(onnx.helper.make_node("Reshape", ["inner", "one_row"], [result.name]))
+    return bytes(proto.SerializeToString())
 
 
-@pytest.mark.parametrize(
-    "module",
-    [SimpleNamespace(rewritten=fails), SimpleNamespace(rewritten=does_not_load), None],
-    ids=["fails", "does not load", "without onnx"],
-)
+@pytest.mark.parametrize("rewritten", [fails, does_not_load, takes_one_row, None])
 async def test_a_graph_that_cannot_be_rewritten_is_served_as_it_was_published(
-    module: Any, published: np.ndarray, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    rewritten: Any, published: np.ndarray, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, REWRITING, module)
+    module = None if rewritten is None else SimpleNamespace(rewritten=rewritten)
+    monkeypatch.setitem(sys.modules, "serving.backends.rewriting", module)  # None: onnx is not there
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(await drawn(SHIPPED), published)
     assert f"{GAN} is served as it was published, not rewritten" in caplog.text
