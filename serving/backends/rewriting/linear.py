@@ -108,10 +108,12 @@ def _piece(graph: Graph, node: onnx.NodeProto, value: str) -> Linear | None:
 def _with_constant(graph: Graph, node: onnx.NodeProto) -> Linear | None:
     shape = graph.shape(node.output[0])
     for value in node.input:
-        found = linear(graph, value) if graph.shape(value) == shape else None
+        weight = graph.weight(other_input(node, value))
+        # First the constant: sums of sums would be looked through once for every way down.
+        found = linear(graph, value) if weight is not None and graph.shape(value) == shape else None
         if found is None or shape is None:
             continue
-        constant = per_feature(graph.weight(other_input(node, value)), len(found.bias), len(shape))
+        constant = per_feature(weight, len(found.bias), len(shape))
         if constant is not None:
             return found.plus(constant) if node.op_type == "Add" else found.times(constant)
     return None

@@ -21,6 +21,8 @@ from export.onnx import export_graph
 from export.probes import open_session
 from export.validate import stability_sizes, stable_among
 from serving.backends.rewriting import rewritten
+from serving.backends.rewriting.graph import Graph as Values
+from serving.backends.rewriting.linear import linear
 from serving.catalog import scan
 from serving.manifest import Manifest, TensorSpec
 from training.family import Graph, GraphTensor
@@ -35,7 +37,6 @@ REWRITTEN = {
     "shapes_unet",
 }
 CHANNELS, FEATURES, SIDE = 16, 8, 6
-X = GraphTensor(name="x", shape=(CHANNELS, SIDE, SIDE))
 H = GraphTensor(name="h", shape=(FEATURES,))
 
 Inputs = dict[str, NDArray[Any]]
@@ -182,6 +183,21 @@ def test_a_modulation_that_is_the_same_for_all_images_is_left_alone() -> None:
             return super().forward(x, self.learned + 0 * h.sum())  # or the exporter would compute it
 
     checked(exported(ByItself()))
+
+
+@pytest.mark.timeout(30)
+def test_sums_of_sums_are_not_looked_through_once_for_every_way_down() -> None:
+    depth = 60
+    nodes = [helper.make_node("Gemm", ["h", "weight"], ["sum_0"])]
+    nodes += [helper.make_node("Add", [f"sum_{n}"] * 2, [f"sum_{n + 1}"]) for n in range(depth)]
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["rows", FEATURES])
+        for name in ("h", f"sum_{depth}")
+    ]
+    weight = onnx.numpy_helper.from_array(np.eye(FEATURES, dtype=np.float32), "weight")
+    graph = helper.make_graph(nodes, "sums", ends[:1], ends[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    assert linear(Values(model), f"sum_{depth}") is None
 
 
 def test_before_a_convolution_of_single_pixels_they_are_put_into_its_weights() -> None:
