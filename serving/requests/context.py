@@ -109,13 +109,10 @@ class Tracked:
 
     def __enter__(self) -> Tracked:
         requests, context = self._requests, self._context
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        assert task is not None, "requests run in tasks"
-        self._task = task
+        self._task = _present_task()
         request_id.set(context.request_id)
         describe_request(request_id=context.request_id, method=self._method, model=self._model)
-        requests.came(task, self._method)
+        requests.came(self._task, self._method)
         try:
             requests.let_in(context)
             self._work = context.caller.work(self._images)
@@ -125,8 +122,8 @@ class Tracked:
             requests.metrics.turned_away(error)
             raise
         self._late = False
-        self._cancelling = task.cancelling()
-        self._timer = loop.call_at(self.deadline, self._give_up)
+        self._cancelling = self._task.cancelling()
+        self._timer = asyncio.get_running_loop().call_at(self.deadline, self._give_up)
         return self
 
     def __exit__(
@@ -149,7 +146,10 @@ class Tracked:
         self._ended(told.code)
         self._requests.metrics.turned_away(told)
         if told is not error:
-            raise told from error
+            try:
+                raise told from error
+            finally:
+                del told  # its traceback holds this frame
 
     def _give_up(self) -> None:
         self._late = True
@@ -180,6 +180,7 @@ class Tracked:
             self._version_kept.__exit__(None, None, None)
         seconds = monotonic() - self._began
         self._requests.went(self._task, self._method)
+        del self._task  # whose error has a traceback that leads back here
         self._requests.metrics.answered(
             method=self._method,
             task=self._what,
@@ -191,6 +192,12 @@ class Tracked:
         )
         end_request(code)
         log.debug("%s of %s: %s after %.4f s", self._method, self._model, code, seconds)
+
+
+def _present_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None, "requests run in tasks"
+    return task
 
 
 class Requests:

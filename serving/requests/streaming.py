@@ -45,3 +45,4 @@ async def stream(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        del task  # it holds its error, whose traceback holds this frame
