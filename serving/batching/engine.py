@@ -263,6 +263,10 @@ class Engine:
                 outputs, seconds = await self._backend.infer(
                     lane.graph, lane.version, inputs, first=batch.first, here=self._here(batch)
                 )
+        except asyncio.CancelledError:
+            for part in parts:
+                part.entry.drop(part)
+            raise
         except Exception as error:
             self._metrics.graph(lane.graph).call_failures.inc()
             if isinstance(error, ServingError) and error.code == Code.UNAVAILABLE:
@@ -272,6 +276,7 @@ class Engine:
             if isinstance(error, ServingError) or len(parts) == 1:
                 for part in parts:
                     part.entry.run.fail(_failure(error, lane))
+                    part.entry.drop(part)
                 return
         else:
             ended = monotonic()
@@ -286,7 +291,9 @@ class Engine:
             if buffers is not None:
                 lane.give_back(buffers)
         for part in parts:
-            if not part.entry.run.future.done():
+            if part.entry.run.future.done():
+                part.entry.drop(part)
+            else:
                 await self._infer(Batch(lane=lane, parts=[part], rows=part.rows, size=batch.size))
 
     def _here(self, batch: Batch) -> bool:
@@ -307,6 +314,7 @@ class Engine:
             entry = part.entry
             if entry.run.future.done():
                 self._metrics.graph(graph).rows_in_vain.inc(part.rows)
+                entry.drop(part)
             else:
                 rows = {name: array[at : at + part.rows] for name, array in outputs.items()}
                 entry.ticket.rows[graph] += part.rows

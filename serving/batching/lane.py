@@ -32,7 +32,7 @@ class Entry:
     inputs: Tensors
     """Input tensors by name, each [rows, ...]."""
     rows: int
-    """Number of rows."""
+    """Number of rows that are to be computed."""
     submitted: float = field(default_factory=monotonic)
     """When it was put into the lane."""
     started: float = 0.0
@@ -69,17 +69,32 @@ class Entry:
 
     def receive(self, part: Part, outputs: Tensors, now: float) -> Tensors | None:
         """Takes the rows of a part that somebody waits for; with the last of them the outputs of the call."""
-        self.computed += part.rows
         if part.rows < self.rows:
             for name, rows in outputs.items():
                 if name not in self.outputs:
                     self.outputs[name] = np.empty((self.rows, *rows.shape[1:]), rows.dtype)
                 self.outputs[name][part.start : part.stop] = rows
+        self.drop(part)
         if self.computed < self.rows:
             return None
         self.ticket.compute_seconds += now - self.started
-        self.inputs = {}  # queues may remember the call for a while
         return self.outputs or outputs
+
+    def drop(self, part: Part) -> None:
+        """The rows of a part need not be computed any more: they are, or have failed, or nobody waits."""
+        self.computed += part.rows
+        self._let_go()
+
+    def withdraw(self) -> int:
+        """Has no more of its rows taken, and returns how many that were."""
+        left = self.rows - self.taken
+        self.rows = self.taken
+        self._let_go()
+        return left
+
+    def _let_go(self) -> None:
+        if self.computed == self.rows:
+            self.inputs = {}  # queues may remember the call for a while
 
 
 @dataclass(kw_only=True, eq=False, slots=True)
@@ -169,8 +184,7 @@ class Lane:
 
     def withdraw(self, entry: Entry) -> None:
         """Forgets the rows of a call whose caller has gone; those that are being computed come to nothing."""
-        self.pending -= entry.rows - entry.taken
-        entry.taken = entry.rows
+        self.pending -= entry.withdraw()
         if not self.pending:
             self._queue.clear()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -334,6 +335,44 @@ async def test_a_large_call_that_is_cancelled_stops_between_its_parts(bench: Ben
     await bench.ask(gan(2))
     assert bench.backend.batches == [8, 8, 2], "the first runs, the second was handed over, the rest is not"
     assert bench.registry.get_sample_value("atelier_rows_pending") == 0
+
+
+async def test_tensors_are_let_go_of_however_a_call_ends(bench: Bench) -> None:
+    """Queues remember calls that have gone until they meet them, but not what those held."""
+    kept: dict[str, weakref.ref[np.ndarray]] = {}
+
+    def ask(name: str, rows: int = 2) -> asyncio.Future[Tensors]:
+        call = gan(rows)
+        kept[name] = weakref.ref(call.inputs["latent"])
+        return bench.ask(call)
+
+    def held() -> list[str]:
+        return [name for name, array in kept.items() if array() is not None]
+
+    first = ask("first")
+    await settle()
+    leaving, failing, large, waiting = ask("leaving"), ask("failing"), ask("large", 40), ask("waiting")
+    await settle()
+    waiting.cancel()
+    await settle()
+    assert held() == ["first", "leaving", "failing", "large"]
+    assert bench.backend.batches == [2, 8]
+    bench.backend.let_go(1)
+    await first
+    await settle()
+    large.cancel()
+    leaving.cancel()
+    await settle()
+    assert held() == ["leaving", "failing", "large"], "they are in a batch, of which one is wanted"
+    bench.backend.errors.append(ServingError(Code.UNAVAILABLE, "gone"))
+    after = ask("after")
+    bench.backend.let_go(1)
+    with pytest.raises(ServingError):
+        await failing
+    await settle()
+    assert held() == ["after"]
+    bench.backend.let_go()
+    await after
 
 
 async def test_an_expired_caller_is_not_computed(bench: Bench) -> None:
