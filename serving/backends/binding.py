@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from serving.backends.example import example
 from serving.backends.sessions import onnxruntime_and_providers
 from serving.calls import Tensors
 from serving.manifest import Manifest, TensorSpec
@@ -22,7 +23,6 @@ RUNS_TO_RECORD = 3
 """onnxruntime runs a graph twice as it is and records the third run, on the thread that calls."""
 
 _SKIP = -1
-_NUMPY_DTYPES = {"float32": np.float32, "int64": np.int64}
 
 
 def sizes(least: int, most: int) -> list[int]:
@@ -146,9 +146,7 @@ class _Buffers:
         self._session = session
         self._rows = rows
         self._binding = session.io_binding()
-        self._staged = {
-            spec.name: np.zeros((rows, *spec.shape), _NUMPY_DTYPES[spec.dtype]) for spec in manifest.inputs
-        }
+        self._staged = example(manifest, rows)
         self._inputs = self._bind(manifest.inputs, kind, self._binding.bind_ortvalue_input)
         self._outputs = self._bind(manifest.outputs, kind, self._binding.bind_ortvalue_output)
         self.recordings = 0
@@ -159,7 +157,7 @@ class _Buffers:
         values = {}
         for spec in specs:
             value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-                [self._rows, *spec.shape], _NUMPY_DTYPES[spec.dtype], kind, 0
+                [self._rows, *spec.shape], np.dtype(spec.dtype).type, kind, 0
             )
             bind(spec.name, value)
             values[spec.name] = value

@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from serving.manifest import Manifest, TensorSpec
 
-_NUMPY_DTYPES = {"float32": np.float32, "int64": np.int64}
 _SIDE = 32
 
 
 def example(manifest: Manifest, rows: int) -> dict[str, NDArray[Any]]:
     """Zeros for all inputs; images of any size have 32 pixels a side, or as many as they must."""
-    return {spec.name: np.zeros((rows, *_shape(spec)), _NUMPY_DTYPES[spec.dtype]) for spec in manifest.inputs}
+    return {spec.name: np.zeros((rows, *_shape(spec)), spec.dtype) for spec in manifest.inputs}
 
 
 def _shape(spec: TensorSpec) -> list[int]:
