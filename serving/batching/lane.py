@@ -42,7 +42,7 @@ class Entry:
     taken: int = 0
     """Rows that batches have taken."""
     computed: int = 0
-    """Rows that have come back."""
+    """Rows that have come back, or are never going to."""
     outputs: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     """Where the outputs of several batches come together."""
     step: Traced | None = None
